@@ -66,8 +66,8 @@ Containers keep running when the daemon stops, and are found again when it start
 	f.StringVar(&in.cfg.Run, "run", "", "`folder` for sockets and other volatile state (default "+DefaultRun+")")
 	f.StringVar(&in.cfg.Log.Level, "log-level", "", "debug, info, warn or error (default info)")
 	f.StringVar(&in.cfg.Log.Format, "log-format", "", "text or json (default text)")
-	f.StringVar(&in.cfg.Image.Snapshotter, "snapshotter", "", "overlay, btrfs, native or auto (default auto)")
-	f.StringSliceVar(&in.cfg.API.Hosts, "host", nil, "listen also on `address` (unix:///path or tcp://address:port); repeatable")
+	f.StringVar(&in.cfg.Snapshot.Driver, "snapshotter", "", "overlay, btrfs, native or auto (default auto)")
+	f.StringSliceVar(&in.cfg.API.Listen.Hosts, "host", nil, "listen also on `address` (unix:///path or tcp://address:port); repeatable")
 	root.Flags().BoolVarP(&background, "detach", "d", false, "serve in the background and return when ready")
 	root.AddCommand(stopCommand(in), resetCommand(in), configCommand(in))
 	return root

@@ -18,6 +18,7 @@ import (
 	"github.com/cleatlabs/cleat/engine/image"
 	"github.com/cleatlabs/cleat/engine/network"
 	"github.com/cleatlabs/cleat/engine/runtime"
+	"github.com/cleatlabs/cleat/engine/snapshot"
 	"github.com/cleatlabs/cleat/engine/volume"
 )
 
@@ -37,13 +38,23 @@ type Config struct {
 
 	Log LogConfig `yaml:"log"`
 
-	API       dockerapi.Config `yaml:"api"`
+	API       APIConfig        `yaml:"api"`
+	Snapshot  snapshot.Config  `yaml:"snapshot"`
 	Network   network.Config   `yaml:"network"`
 	Image     image.Config     `yaml:"image"`
 	Runtime   runtime.Config   `yaml:"runtime"`
 	Container container.Config `yaml:"container"`
 	Volume    volume.Config    `yaml:"volume"`
 }
+
+// APIConfig is the Docker API: how it behaves and where it listens.
+type APIConfig struct {
+	Server dockerapi.Config       `yaml:"server"`
+	Listen dockerapi.ListenConfig `yaml:"listen"`
+}
+
+// Validate fills defaults.
+func (c *APIConfig) Validate() error { return errors.Join(c.Server.Validate(), c.Listen.Validate()) }
 
 // LogConfig is the daemon's own log, on standard error.
 type LogConfig struct {
@@ -126,7 +137,7 @@ func (c *Config) Validate() error {
 	c.place()
 	var errs []error
 	for name, part := range map[string]interface{ Validate() error }{
-		"log": &c.Log, "api": &c.API, "network": &c.Network, "image": &c.Image,
+		"log": &c.Log, "api": &c.API, "snapshot": &c.Snapshot, "network": &c.Network, "image": &c.Image,
 		"runtime": &c.Runtime, "container": &c.Container, "volume": &c.Volume,
 	} {
 		if err := part.Validate(); err != nil {

@@ -12,7 +12,6 @@ import (
 	moby "github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/cleatlabs/cleat/cli/completion"
 	"github.com/cleatlabs/cleat/cli/container/runspec"
@@ -228,6 +227,3 @@ func (c *cidFile) close() error {
 	}
 	return err
 }
-
-// flagsOf is where commands define flags, for brevity.
-func flagsOf(cmd *cobra.Command) *pflag.FlagSet { return cmd.Flags() }

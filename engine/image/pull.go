@@ -72,7 +72,7 @@ func (s *Service) pullOne(ctx context.Context, session *remote.Session, n refere
 	repository := reference.FamiliarRepository(n)
 	_, target, err := session.Resolve(ctx, n.String())
 	if err != nil {
-		return pullError(err, n)
+		return pullError(err, n, o.Platform)
 	}
 	if err := supportedType(target, n); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (s *Service) pullOne(ctx context.Context, session *remote.Session, n refere
 	defer func() { finish(err == nil) }()
 	m, err := s.fetch(ctx, session, n, target, o.Platform, r)
 	if err != nil {
-		return pullError(err, n)
+		return pullError(err, n, o.Platform)
 	}
 	if m == nil {
 		return cerrdefs.Invalidf("%s is not an image that can be run (%s)", reference.Familiar(n), target.MediaType)
@@ -145,7 +145,7 @@ func (s *Service) fetch(ctx context.Context, session *remote.Session, n referenc
 		return nil, err
 	}
 	if c.manifest == nil {
-		return nil, noMatch(want, p, n)
+		return nil, noMatch(p, n)
 	}
 	m, err := s.read(ctx, *c.manifest)
 	if err != nil || m == nil {
@@ -158,7 +158,7 @@ func (s *Service) fetch(ctx context.Context, session *remote.Session, n referenc
 	return m, nil
 }
 
-func noMatch(_ platforms.Matcher, p *ocispec.Platform, n reference.Named) error {
+func noMatch(p *ocispec.Platform, n reference.Named) error {
 	spec := platforms.DefaultSpec()
 	if p != nil {
 		spec = *p
@@ -246,12 +246,12 @@ func supportedType(d ocispec.Descriptor, n reference.Named) error {
 	return nil
 }
 
-func pullError(err error, n reference.Named) error {
+func pullError(err error, n reference.Named, p *ocispec.Platform) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errdefs.IsNotFound(err) && strings.Contains(err.Error(), "no match for platform"):
-		return noMatch(nil, nil, n)
+		return noMatch(p, n)
 	case errdefs.IsNotFound(err) && !errors.Is(err, docker.ErrInvalidAuthorization) && strings.HasPrefix(err.Error(), n.String()):
 		return cerrdefs.NotFoundf("manifest for %s not found: manifest unknown: manifest unknown", reference.Familiar(n))
 	case errdefs.IsFailedPrecondition(err) && strings.Contains(err.Error(), "unexpected commit"):

@@ -76,6 +76,7 @@ type Service struct {
 	cache    cache
 	work     locks               // by layer and blob: the same work is done once
 	download *semaphore.Weighted // layers in download, over all pulls
+	upload   *semaphore.Weighted
 	unpack   *semaphore.Weighted // layers being unpacked
 	names    sync.Mutex          // reading names and then changing them by what was read
 	pruning  atomic.Bool
@@ -101,6 +102,7 @@ func New(cfg Config, st *store.Store, snapshotter string, pub Publisher, now fun
 		remote: client, events: pub, log: log, now: now,
 		host:     platforms.Only(platforms.DefaultSpec()),
 		download: semaphore.NewWeighted(int64(cfg.MaxConcurrentDownloads)),
+		upload:   semaphore.NewWeighted(int64(cfg.MaxConcurrentUploads)),
 		unpack:   semaphore.NewWeighted(unpackWorkers),
 	}
 	s.SetInUse(func(digest.Digest) []Use { return nil })

@@ -17,6 +17,7 @@ import (
 func (b *bench) load(dir string) error {
 	layer := filepath.Join(dir, "layer.tar")
 	const files, size = 25_000, 20_000
+	const megabytes = files * size / 1_000_000
 	if err := writeLayer(layer, files, size); err != nil {
 		return err
 	}
@@ -26,7 +27,7 @@ func (b *bench) load(dir string) error {
 		return err
 	}
 	defer os.Remove(archive)
-	fmt.Printf("\nload and unpack of an image, %d MB in %d files\n", files*size/1e6, files)
+	fmt.Printf("\nload and unpack of an image, %d MB in %d files\n", megabytes, files)
 	for _, e := range b.engines {
 		began := time.Now()
 		if err := e.do("load", "-i", archive); err != nil {
@@ -37,7 +38,7 @@ func (b *bench) load(dir string) error {
 			return fmt.Errorf("%s ran a program that is not there", e.name)
 		}
 		took := time.Since(began)
-		fmt.Printf("  %-18s %6.0f MB/s  (%.1f s)\n", e.name, files*size/1e6/took.Seconds(), took.Seconds())
+		fmt.Printf("  %-18s %6.0f MB/s  (%.1f s)\n", e.name, megabytes/took.Seconds(), took.Seconds())
 		if err := e.do("rmi", "-f", "big"); err != nil {
 			return err
 		}

@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 		fetch()
 		return
 	}
+	if _, err := lab.Debian(debianPackages()...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(lab.Enter(func() int {
 		testscript.Main(m, map[string]func(){"fetch": fetch})
 		return 0

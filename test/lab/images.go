@@ -1,36 +1,53 @@
 package lab
 
 import (
-	"bytes"
+	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/cleatlabs/cleat/oci/ocitest"
 )
 
-var _ = ocitest.Image{}
-
 // Busybox returns an archive for `load` of the image busybox:latest, made from
-// Debian's static busybox with every applet linked.
+// Debian's static busybox.
 func Busybox(t testing.TB) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "busybox.tar")
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal("busybox-static is not installed: use `make test`")
-	}
-	program, err := os.ReadFile(path)
-	if err != nil {
+	if err := WriteBusybox(out); err != nil {
 		t.Fatal(err)
 	}
-	applets, err := exec.Command(path, "--list").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = bytes.MinRead
-	_, _ = program, strings.Fields(string(applets))
 	return out
+}
+
+// WriteBusybox writes the archive to path.
+func WriteBusybox(path string) error {
+	image, err := ocitest.Busybox("busybox:latest")
+	if err != nil {
+		return err
+	}
+	// The older archive form is what every peer reads.
+	return write(path, image)
+}
+
+// WriteImage writes an archive of an image of one layer, whose tar is at layer.
+func WriteImage(path, name, layer string) error {
+	data, err := os.ReadFile(layer)
+	if err != nil {
+		return err
+	}
+	return write(path, ocitest.Image{
+		Names: []string{name}, Layers: []ocitest.Layer{{Tar: data, Compression: "none"}},
+	})
+}
+
+func write(path string, images ...ocitest.Image) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := ocitest.WriteDocker(f, images...); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return f.Close()
 }
