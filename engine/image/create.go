@@ -13,19 +13,18 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/labels"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/klauspost/compress/gzip"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
-	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatlabs/cleat/engine/image/instruction"
-	cerrdefs "github.com/cleatlabs/cleat/internal/errdefs"
+	"github.com/cleatlabs/cleat/internal/errdefs"
 	"github.com/cleatlabs/cleat/oci/layer"
 	"github.com/cleatlabs/cleat/oci/reference"
 	"github.com/cleatlabs/cleat/oci/store"
@@ -148,7 +147,7 @@ func (s *Service) writeLayer(ctx context.Context, ref string, write func(io.Writ
 	}
 	defer w.Close()
 	fail := func(err error) (ocispec.Descriptor, digest.Digest, error) {
-		if abortErr := cs.Abort(context.WithoutCancel(ctx), ref); abortErr != nil && !errdefs.IsNotFound(abortErr) {
+		if abortErr := cs.Abort(context.WithoutCancel(ctx), ref); abortErr != nil && !cderrdefs.IsNotFound(abortErr) {
 			err = errors.Join(err, abortErr)
 		}
 		return ocispec.Descriptor{}, "", fmt.Errorf("write layer: %w", err)
@@ -172,7 +171,7 @@ func (s *Service) writeLayer(ctx context.Context, ref string, write func(io.Writ
 	}
 	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: w.Digest(), Size: st.Offset}
 	err = w.Commit(ctx, d.Size, d.Digest, content.WithLabels(map[string]string{labels.LabelUncompressed: plain.Digest().String()}))
-	if err != nil && !errdefs.IsAlreadyExists(err) {
+	if err != nil && !cderrdefs.IsAlreadyExists(err) {
 		return fail(err)
 	}
 	return d, plain.Digest(), nil
@@ -188,7 +187,7 @@ func (s *Service) Import(ctx context.Context, tar io.Reader, o ImportOptions) (s
 			return "", err
 		}
 		if reference.Digest(n) != "" {
-			return "", cerrdefs.Invalidf("cannot import digest reference")
+			return "", errdefs.Invalidf("cannot import digest reference")
 		}
 		name = n.String()
 	}
@@ -202,7 +201,7 @@ func (s *Service) Import(ctx context.Context, tar io.Reader, o ImportOptions) (s
 	}
 	plain, _, err := layer.Decompress(tar)
 	if err != nil {
-		return "", cerrdefs.Invalidf("cannot read the archive: %w", err)
+		return "", errdefs.Invalidf("cannot read the archive: %w", err)
 	}
 	defer plain.Close()
 	ctx, release, err := s.store.WithLease(s.store.Context(ctx))
@@ -229,9 +228,6 @@ func (s *Service) Import(ctx context.Context, tar io.Reader, o ImportOptions) (s
 		return "", err
 	}
 	s.publish(events.ActionImport, formatID(id), formatID(id), nil)
-	if o.Progress != nil {
-		o.Progress(jsonstream.Message{Status: formatID(id)})
-	}
 	return formatID(id), nil
 }
 

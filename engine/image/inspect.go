@@ -7,20 +7,20 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/storage"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	cerrdefs "github.com/cleatlabs/cleat/internal/errdefs"
+	"github.com/cleatlabs/cleat/internal/errdefs"
 )
 
 // Inspect describes an image as Docker does.
 func (s *Service) Inspect(ctx context.Context, ref string, p *ocispec.Platform, manifests bool) (*apiimage.InspectResponse, error) {
 	if p != nil && manifests {
-		return nil, cerrdefs.Invalidf("conflicting options: manifests and platform options cannot both be set")
+		return nil, errdefs.Invalidf("conflicting options: manifests and platform options cannot both be set")
 	}
 	x, err := s.index(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Service) fillGraph(ctx context.Context, out *apiimage.InspectResponse, 
 		return nil
 	}
 	info, err := s.sn.Stat(ctx, m.chain.String())
-	if errdefs.IsNotFound(err) {
+	if cderrdefs.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *Service) History(ctx context.Context, ref string, p *ocispec.Platform) 
 		}
 		if !h.EmptyLayer {
 			if len(chains) == 0 {
-				return nil, cerrdefs.Internalf("image %s has more steps in its history than layers", formatID(img.Target.Digest))
+				return nil, errdefs.Internalf("image %s has more steps in its history than layers", formatID(img.Target.Digest))
 			}
 			if item.Size, err = z.layer(ctx, chains[0]); err != nil {
 				return nil, err
@@ -231,5 +231,5 @@ func parseTime(v string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, cerrdefs.Invalidf("failed to parse value as time or duration: %q", v)
+	return time.Time{}, errdefs.Invalidf("failed to parse value as time or duration: %q", v)
 }

@@ -5,11 +5,11 @@ import (
 	"fmt"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	cerrdefs "github.com/cleatlabs/cleat/internal/errdefs"
+	"github.com/cleatlabs/cleat/internal/errdefs"
 	"github.com/cleatlabs/cleat/oci/reference"
 )
 
@@ -41,7 +41,7 @@ func (s *Service) setName(ctx context.Context, name string, target ocispec.Descr
 	err = s.store.Update(ctx, func(ctx context.Context) error {
 		if exists && !same && len(x.byDigest[old.Target.Digest]) == 1 && !isDangling(old) {
 			keep := images.Image{Name: danglingName(old.Target.Digest), Target: old.Target, Labels: old.Labels, CreatedAt: now, UpdatedAt: now}
-			if _, err := is.Create(ctx, keep); err != nil && !errdefs.IsAlreadyExists(err) {
+			if _, err := is.Create(ctx, keep); err != nil && !cderrdefs.IsAlreadyExists(err) {
 				return err
 			}
 		}
@@ -55,7 +55,7 @@ func (s *Service) setName(ctx context.Context, name string, target ocispec.Descr
 		if err != nil || name == danglingName(target.Digest) {
 			return err
 		}
-		if err := is.Delete(ctx, danglingName(target.Digest)); err != nil && !errdefs.IsNotFound(err) {
+		if err := is.Delete(ctx, danglingName(target.Digest)); err != nil && !cderrdefs.IsNotFound(err) {
 			return err
 		}
 		return nil
@@ -81,7 +81,7 @@ func (s *Service) Tag(ctx context.Context, source, target string) error {
 		return err
 	}
 	if reference.Digest(n) != "" {
-		return cerrdefs.Invalidf("refusing to create a tag with a digest reference")
+		return errdefs.Invalidf("refusing to create a tag with a digest reference")
 	}
 	if _, err := s.setName(ctx, n.String(), img.Target, img.Labels); err != nil {
 		return err

@@ -83,8 +83,10 @@ func (r *pullReport) started(d ocispec.Descriptor) {
 	}
 }
 
-func (r *pullReport) fetched(d ocispec.Descriptor) { r.advance(d.Digest, downloaded, "Download complete") }
-func (r *pullReport) exists(d ocispec.Descriptor)  { r.advance(d.Digest, downloaded, "Already exists") }
+func (r *pullReport) fetched(d ocispec.Descriptor) {
+	r.advance(d.Digest, downloaded, "Download complete")
+}
+func (r *pullReport) exists(d ocispec.Descriptor) { r.advance(d.Digest, downloaded, "Already exists") }
 
 func (r *pullReport) extracting(d ocispec.Descriptor, n int64) {
 	r.mu.Lock()

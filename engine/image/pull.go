@@ -10,13 +10,13 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	cerrdefs "github.com/cleatlabs/cleat/internal/errdefs"
+	"github.com/cleatlabs/cleat/internal/errdefs"
 	"github.com/cleatlabs/cleat/oci/reference"
 	"github.com/cleatlabs/cleat/oci/remote"
 	"github.com/cleatlabs/cleat/oci/store"
@@ -39,7 +39,7 @@ func (s *Service) Pull(ctx context.Context, o PullOptions) error {
 		return s.pullOne(ctx, session, n, o)
 	}
 	if reference.Tag(n) != "" || reference.Digest(n) != "" {
-		return cerrdefs.Invalidf("tag can't be used with --all-tags/-a")
+		return errdefs.Invalidf("tag can't be used with --all-tags/-a")
 	}
 	tags, err := session.Tags(ctx, reference.Domain(n), reference.Path(n))
 	if err != nil {
@@ -70,6 +70,11 @@ func (s *Service) pullOne(ctx context.Context, session *remote.Session, n refere
 	ctx = s.store.Context(ctx)
 	r := newPullReport(o.Progress)
 	repository := reference.FamiliarRepository(n)
+	// Pulls of one name come one after the other; they share its lease.
+	if err := s.work.Lock(ctx, "pull/"+n.String()); err != nil {
+		return err
+	}
+	defer s.work.Unlock("pull/" + n.String())
 	_, target, err := session.Resolve(ctx, n.String())
 	if err != nil {
 		return pullError(err, n, o.Platform)
@@ -93,7 +98,7 @@ func (s *Service) pullOne(ctx context.Context, session *remote.Session, n refere
 		return pullError(err, n, o.Platform)
 	}
 	if m == nil {
-		return cerrdefs.Invalidf("%s is not an image that can be run (%s)", reference.Familiar(n), target.MediaType)
+		return errdefs.Invalidf("%s is not an image that can be run (%s)", reference.Familiar(n), target.MediaType)
 	}
 	changed, err := s.setName(ctx, n.String(), target, nil)
 	if err != nil {
@@ -137,11 +142,10 @@ func (s *Service) fetch(ctx context.Context, session *remote.Session, n referenc
 	stop := make(chan struct{})
 	var watcher sync.WaitGroup
 	watcher.Go(func() { r.watch(ctx, s.store.Content(), stop) })
-	dispatchErr := images.Dispatch(ctx, u.Unpack(handler), nil, target)
-	_, unpackErr := u.Wait()
+	err = s.unpackWith(ctx, u, handler, target)
 	close(stop)
 	watcher.Wait()
-	if err := errors.Join(dispatchErr, unpackErr); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if c.manifest == nil {
@@ -152,7 +156,7 @@ func (s *Service) fetch(ctx context.Context, session *remote.Session, n referenc
 		return nil, err
 	}
 	if exact && !want.Match(m.platform()) {
-		return nil, cerrdefs.NotFoundf("image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
+		return nil, errdefs.NotFoundf("image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
 			reference.Familiar(n), platforms.FormatAll(m.platform()), platforms.FormatAll(*p))
 	}
 	return m, nil
@@ -163,7 +167,7 @@ func noMatch(p *ocispec.Platform, n reference.Named) error {
 	if p != nil {
 		spec = *p
 	}
-	return cerrdefs.NotFoundf("no matching manifest for %s in the manifest list entries of %s",
+	return errdefs.NotFoundf("no matching manifest for %s in the manifest list entries of %s",
 		platforms.FormatAll(spec), reference.Familiar(n))
 }
 
@@ -240,22 +244,28 @@ func (s *Service) fetchBlob(fetcher remotes.Fetcher, n reference.Named, r *pullR
 func supportedType(d ocispec.Descriptor, n reference.Named) error {
 	switch d.MediaType {
 	case images.MediaTypeDockerSchema1Manifest, "application/vnd.docker.distribution.manifest.v1+json":
-		return cerrdefs.Invalidf("Docker Image Format v1 and Docker Image manifest version 2, schema 1 are not supported: "+
-			"suggest the author of %s to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2", reference.Familiar(n))
+		return schema1Error(n)
 	}
 	return nil
+}
+
+func schema1Error(n reference.Named) error {
+	return errdefs.Invalidf("Docker Image Format v1 and Docker Image manifest version 2, schema 1 are not supported: "+
+		"suggest the author of %s to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2", reference.Familiar(n))
 }
 
 func pullError(err error, n reference.Named, p *ocispec.Platform) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errdefs.IsNotFound(err) && strings.Contains(err.Error(), "no match for platform"):
+	case cderrdefs.IsNotImplemented(err) && strings.Contains(err.Error(), "manifest.v1+"):
+		return schema1Error(n)
+	case cderrdefs.IsNotFound(err) && strings.Contains(err.Error(), "no match for platform"):
 		return noMatch(p, n)
-	case errdefs.IsNotFound(err) && !errors.Is(err, docker.ErrInvalidAuthorization) && strings.HasPrefix(err.Error(), n.String()):
-		return cerrdefs.NotFoundf("manifest for %s not found: manifest unknown: manifest unknown", reference.Familiar(n))
-	case errdefs.IsFailedPrecondition(err) && strings.Contains(err.Error(), "unexpected commit"):
-		return cerrdefs.As(cerrdefs.ErrUnavailable, fmt.Errorf("the registry sent data that does not match its digest: %w", err))
+	case cderrdefs.IsNotFound(err) && !errors.Is(err, docker.ErrInvalidAuthorization) && strings.HasPrefix(err.Error(), n.String()):
+		return errdefs.NotFoundf("manifest for %s not found: manifest unknown: manifest unknown", reference.Familiar(n))
+	case cderrdefs.IsFailedPrecondition(err) && strings.Contains(err.Error(), "unexpected commit"):
+		return errdefs.As(errdefs.ErrUnavailable, fmt.Errorf("the registry sent data that does not match its digest: %w", err))
 	}
 	return remote.Classify(err, reference.FamiliarRepository(n))
 }

@@ -212,9 +212,9 @@ func TestPullErrors(t *testing.T) {
 	_, host := newRegistry(t)
 	f := newFixture(t, nil)
 	for ref, want := range map[string]string{
-		host + "/none:1":   "manifest for " + host + "/none:1 not found: manifest unknown: manifest unknown",
-		"UPPER":            "invalid reference format",
-		"127.0.0.1:1/x:1":  "connection refused",
+		host + "/none:1":  "manifest for " + host + "/none:1 not found: manifest unknown: manifest unknown",
+		"UPPER":           "invalid reference format",
+		"127.0.0.1:1/x:1": "connection refused",
 	} {
 		if err := f.Pull(t.Context(), PullOptions{Ref: ref}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", ref, err, want)

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/moby/moby/api/types/registry"
 
 	"github.com/cleatlabs/cleat/internal/errdefs"
@@ -350,6 +353,11 @@ func TestCrossRepositoryMount(t *testing.T) {
 		if r.Method == http.MethodPost && r.URL.Query().Get("mount") != "" {
 			mounts.Add(1)
 		}
+		// The registry library has one set of blobs for all repositories.
+		if r.Method == http.MethodHead && strings.HasPrefix(r.URL.Path, "/v2/lib/b/blobs/") {
+			http.NotFound(w, r)
+			return
+		}
 		reg.ServeHTTP(w, r)
 	}))
 	f := newFixture(t, nil)
@@ -386,4 +394,47 @@ func TestConcurrentPullsShareWork(t *testing.T) {
 	}
 	wg.Wait()
 	checkTwo(t, f.writable(t, "c", host+"/lib/demo:1"))
+}
+
+func TestPullByDigest(t *testing.T) {
+	b := build(t, two())
+	_, host := serve(t, rangeRegistry(t, two()))
+	f := newFixture(t, nil)
+	ref := host + "/lib/demo@" + b.Manifest.Digest.String()
+	must(t, f.Pull(t.Context(), PullOptions{Ref: ref, Progress: f.rec.progress}))
+	in, err := f.Inspect(t.Context(), ref, nil, false)
+	must(t, err)
+	if len(in.RepoTags) != 0 || len(in.RepoDigests) != 1 || in.RepoDigests[0] != ref || in.ID != b.Manifest.Digest.String() {
+		t.Errorf("%v %v %s", in.RepoTags, in.RepoDigests, in.ID)
+	}
+	if !f.rec.has(b.Manifest.Digest.String() + " Pulling from lib/demo") {
+		t.Errorf("messages %q", f.rec.lines)
+	}
+	rs, err := f.Remove(t.Context(), ref, RemoveOptions{})
+	if err != nil || len(rs) != 2 || rs[0].Untagged != ref {
+		t.Errorf("%+v %v", rs, err)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	f := newFixture(t, nil)
+	i := two("demo:1", "quay.io/x/demo:1")
+	i.Config.Env = []string{"A=1"}
+	i.Config.Healthcheck = &dockerspec.HealthcheckConfig{Test: []string{"CMD", "x"}}
+	f.load(t, i)
+	in, err := f.Inspect(t.Context(), "demo:1", nil, true)
+	must(t, err)
+	b := build(t, i)
+	if in.ID != b.Manifest.Digest.String() || in.Os != "linux" || in.Architecture != runtime.GOARCH || in.Size <= 0 ||
+		in.Created != "2024-01-02T03:04:05Z" || in.RootFS.Type != "layers" || len(in.RootFS.Layers) != 2 ||
+		!slices.Equal(in.RepoTags, []string{"demo:1", "quay.io/x/demo:1"}) || len(in.RepoDigests) != 2 ||
+		in.Config.Env[0] != "A=1" || in.Config.Healthcheck == nil || in.GraphDriver.Name == "" || in.Metadata.LastTagTime.IsZero() {
+		t.Errorf("%+v", in)
+	}
+	if len(in.Manifests) != 1 || !in.Manifests[0].Available || in.Manifests[0].Kind != "image" || in.Manifests[0].ImageData.Size.Unpacked <= 0 {
+		t.Errorf("%+v", in.Manifests)
+	}
+	if _, err := f.Inspect(t.Context(), "nothing", nil, false); err == nil || err.Error() != "No such image: nothing:latest" {
+		t.Errorf("error %v", err)
+	}
 }

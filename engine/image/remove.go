@@ -6,12 +6,12 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/events"
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 
-	cerrdefs "github.com/cleatlabs/cleat/internal/errdefs"
+	"github.com/cleatlabs/cleat/internal/errdefs"
 	"github.com/cleatlabs/cleat/oci/reference"
 )
 
@@ -50,7 +50,7 @@ func planRemoval(x *index, word string, force bool, users []Use, children bool) 
 		r.untag = same
 		return r, nil
 	case len(users) > 0 && !force:
-		return removal{}, cerrdefs.Conflictf("conflict: unable to delete %s (must be forced) - container %s is using its referenced image %s",
+		return removal{}, errdefs.Conflictf("conflict: unable to delete %s (must be forced) - container %s is using its referenced image %s",
 			reference.Familiar(q.Name), short(users[0].ContainerID), shortID(id))
 	}
 	r.untag = all
@@ -62,7 +62,7 @@ func planRemoval(x *index, word string, force bool, users []Use, children bool) 
 func planByID(r removal, all []images.Image, force bool, users []Use, children bool) (removal, error) {
 	for _, u := range users {
 		if u.Running {
-			return removal{}, cerrdefs.Conflictf("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s",
+			return removal{}, errdefs.Conflictf("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s",
 				shortID(r.id), short(u.ContainerID))
 		}
 	}
@@ -74,14 +74,14 @@ func planByID(r removal, all []images.Image, force bool, users []Use, children b
 	}
 	if !force {
 		if len(users) > 0 {
-			return removal{}, cerrdefs.Conflictf("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s",
+			return removal{}, errdefs.Conflictf("conflict: unable to delete %s (must be forced) - image is being used by stopped container %s",
 				shortID(r.id), short(users[0].ContainerID))
 		}
 		if len(repositories) > 1 {
-			return removal{}, cerrdefs.Conflictf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", shortID(r.id))
+			return removal{}, errdefs.Conflictf("conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", shortID(r.id))
 		}
 		if children && len(repositories) == 0 {
-			return removal{}, cerrdefs.Conflictf("conflict: unable to delete %s (cannot be forced) - image has dependent child images", shortID(r.id))
+			return removal{}, errdefs.Conflictf("conflict: unable to delete %s (cannot be forced) - image has dependent child images", shortID(r.id))
 		}
 	}
 	r.untag = all
@@ -149,7 +149,7 @@ func (s *Service) remove(ctx context.Context, r removal) ([]apiimage.DeleteRespo
 			if r.keep && isDangling(i) {
 				continue
 			}
-			if err := is.Delete(ctx, i.Name); err != nil && !errdefs.IsNotFound(err) {
+			if err := is.Delete(ctx, i.Name); err != nil && !cderrdefs.IsNotFound(err) {
 				return err
 			}
 		}
@@ -159,7 +159,7 @@ func (s *Service) remove(ctx context.Context, r removal) ([]apiimage.DeleteRespo
 		now := s.now()
 		_, err := is.Create(ctx, images.Image{Name: danglingName(r.id), Target: r.untag[0].Target,
 			Labels: r.untag[0].Labels, CreatedAt: now, UpdatedAt: now})
-		if errdefs.IsAlreadyExists(err) {
+		if cderrdefs.IsAlreadyExists(err) {
 			return nil
 		}
 		return err
@@ -221,7 +221,7 @@ func hasChildren(x *index, id digest.Digest) bool {
 // removePlatforms deletes the content of some platforms of an image; names stay.
 func (s *Service) removePlatforms(ctx context.Context, ref string, o RemoveOptions) ([]apiimage.DeleteResponse, error) {
 	if !o.Force {
-		return nil, cerrdefs.Invalidf("Content will be removed from all images referencing this variant. Use --force to force delete.")
+		return nil, errdefs.Invalidf("Content will be removed from all images referencing this variant. Use --force to force delete.")
 	}
 	ctx = s.store.Context(ctx)
 	x, err := s.index(ctx)
@@ -234,7 +234,7 @@ func (s *Service) removePlatforms(ctx context.Context, ref string, o RemoveOptio
 	}
 	for _, u := range s.users(img.Target.Digest) {
 		if u.Running {
-			return nil, cerrdefs.Conflictf("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s",
+			return nil, errdefs.Conflictf("conflict: unable to delete %s (cannot be forced) - image is being used by running container %s",
 				shortID(img.Target.Digest), short(u.ContainerID))
 		}
 	}
@@ -250,7 +250,7 @@ func (s *Service) removePlatforms(ctx context.Context, ref string, o RemoveOptio
 		// The layers' blobs and snapshots hang on the manifest and go with it,
 		// unless another image has them too.
 		for _, d := range []digest.Digest{m.desc.Digest, m.manifest.Config.Digest} {
-			if err := s.store.Content().Delete(ctx, d); err != nil && !errdefs.IsNotFound(err) {
+			if err := s.store.Content().Delete(ctx, d); err != nil && !cderrdefs.IsNotFound(err) {
 				return out, fmt.Errorf("remove %s: %w", d, err)
 			}
 		}

@@ -2,8 +2,10 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,6 +76,7 @@ type Service struct {
 	host     platforms.MatchComparer
 	inUse    atomic.Pointer[func(digest.Digest) []Use]
 	cache    cache
+	settled  *settler
 	work     locks               // by layer and blob: the same work is done once
 	download *semaphore.Weighted // layers in download, over all pulls
 	upload   *semaphore.Weighted
@@ -83,7 +86,8 @@ type Service struct {
 }
 
 // New returns the service on an open store, with the snapshotter of that name.
-// It starts nothing.
+// It starts nothing. Layers that a crash of the machine may have left incomplete
+// are dropped here.
 func New(cfg Config, st *store.Store, snapshotter string, pub Publisher, now func() time.Time, log *slog.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -105,6 +109,19 @@ func New(cfg Config, st *store.Store, snapshotter string, pub Publisher, now fun
 		upload:   semaphore.NewWeighted(int64(cfg.MaxConcurrentUploads)),
 		unpack:   semaphore.NewWeighted(unpackWorkers),
 	}
+	var lost *time.Time
+	if s.settled, lost, err = newSettler(filepath.Join(st.Root(), "unsettled.json"), log); err != nil {
+		return nil, err
+	}
+	if lost != nil {
+		ctx := st.Context(context.Background())
+		if err := dropLayersSince(ctx, sn, *lost, log); err != nil {
+			return nil, err
+		}
+		if err := errors.Join(st.Collect(ctx), s.settled.settle()); err != nil {
+			return nil, err
+		}
+	}
 	s.SetInUse(func(digest.Digest) []Use { return nil })
 	return s, nil
 }
@@ -113,8 +130,11 @@ func New(cfg Config, st *store.Store, snapshotter string, pub Publisher, now fun
 // composition root calls it once, as containers are built after images.
 func (s *Service) SetInUse(f func(digest.Digest) []Use) { s.inUse.Store(&f) }
 
-// Close closes connections to registries. The store is not the service's to close.
-func (s *Service) Close() error { return s.remote.Close() }
+// Close waits for layers to be on the disk and closes connections to registries. The store is not the service's to close.
+func (s *Service) Close() error {
+	s.settled.close()
+	return s.remote.Close()
+}
 
 // Snapshotter is the name of the snapshot driver.
 func (s *Service) Snapshotter() string { return s.snName }

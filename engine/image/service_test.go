@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log"
@@ -65,6 +66,8 @@ type fixture struct {
 	rec  *recorder
 	st   *store.Store
 	root string
+	// driver is the snapshot driver's, "auto" when empty.
+	driver string
 }
 
 func needRoot(t testing.TB) {
@@ -86,7 +89,7 @@ func newFixture(t testing.TB, edit func(*Config)) *fixture {
 func (f *fixture) open(t testing.TB, edit func(*Config)) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	name, sn, err := snapshot.Open(snapshot.Config{Root: filepath.Join(f.root, "snapshots"), Driver: "auto"}, log)
+	name, sn, err := snapshot.Open(snapshot.Config{Root: filepath.Join(f.root, "snapshots"), Driver: cmp.Or(f.driver, "auto")}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -43,7 +43,7 @@ func (z *sizer) layer(ctx context.Context, chain digest.Digest) (int64, error) {
 		return n, nil
 	}
 	u, err := z.s.sn.Usage(ctx, chain.String())
-	if err != nil && !errdefs.IsNotFound(err) {
+	if err != nil && !cderrdefs.IsNotFound(err) {
 		return 0, err
 	}
 	z.layers[chain] = u.Size
@@ -115,6 +115,24 @@ func (s *Service) DiskUsage(ctx context.Context) (*DiskUsage, error) {
 	out.Total = everything.total()
 	out.Reclaimable = out.Total - used.total()
 	return out, nil
+}
+
+// LayersSize is what all images take together, everything counted once.
+func (s *Service) LayersSize(ctx context.Context) (int64, error) {
+	x, err := s.index(ctx)
+	if err != nil {
+		return 0, err
+	}
+	ctx = s.store.Context(ctx)
+	z, everything := s.sizer(), newFootprint()
+	for _, names := range x.byDigest {
+		f, err := z.measure(ctx, names[0].Target)
+		if err != nil {
+			return 0, err
+		}
+		everything.add(f)
+	}
+	return everything.total(), nil
 }
 
 func newFootprint() footprint {

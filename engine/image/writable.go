@@ -8,9 +8,9 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/errdefs"
+	cderrdefs "github.com/containerd/errdefs"
 
-	cerrdefs "github.com/cleatlabs/cleat/internal/errdefs"
+	"github.com/cleatlabs/cleat/internal/errdefs"
 )
 
 // leasePrefix begins the ID of the lease that keeps a writable layer and what
@@ -23,11 +23,14 @@ const leasePrefix = "container/"
 func (s *Service) PrepareSnapshot(ctx context.Context, key string, img *Image) error {
 	ctx = s.store.Context(ctx)
 	if img.ChainID != "" {
-		if _, err := s.sn.Stat(ctx, img.ChainID.String()); errdefs.IsNotFound(err) {
+		if _, err := s.sn.Stat(ctx, img.ChainID.String()); cderrdefs.IsNotFound(err) {
 			if err := s.unpackStored(ctx, img.Manifest); err != nil {
 				return err
 			}
 		} else if err != nil {
+			return fmt.Errorf("prepare layer %s: %w", key, err)
+		}
+		if err := s.settled.wait(ctx, img.ChainID); err != nil {
 			return fmt.Errorf("prepare layer %s: %w", key, err)
 		}
 	}
@@ -53,8 +56,8 @@ func (s *Service) PrepareSnapshot(ctx context.Context, key string, img *Image) e
 // SnapshotMounts are the mounts of a writable layer.
 func (s *Service) SnapshotMounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	m, err := s.sn.Mounts(s.store.Context(ctx), key)
-	if errdefs.IsNotFound(err) {
-		return nil, cerrdefs.NotFoundf("the writable layer of container %s does not exist", key)
+	if cderrdefs.IsNotFound(err) {
+		return nil, errdefs.NotFoundf("the writable layer of container %s does not exist", key)
 	}
 	return m, err
 }
@@ -65,10 +68,10 @@ func (s *Service) RemoveSnapshot(ctx context.Context, key string) error {
 	ctx = s.store.Context(ctx)
 	err := s.store.UpdateQuietly(ctx, func(ctx context.Context) error {
 		err := s.store.Leases().Delete(ctx, leases.Lease{ID: leasePrefix + key})
-		if err != nil && !errdefs.IsNotFound(err) {
+		if err != nil && !cderrdefs.IsNotFound(err) {
 			return err
 		}
-		if err := s.sn.Remove(ctx, key); err != nil && !errdefs.IsNotFound(err) {
+		if err := s.sn.Remove(ctx, key); err != nil && !cderrdefs.IsNotFound(err) {
 			return err
 		}
 		return nil

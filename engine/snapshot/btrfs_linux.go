@@ -36,7 +36,11 @@ func openBtrfs(root string) (snapshots.Snapshotter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &btrfs{root: root, ms: ms}, nil
+	b := &btrfs{root: root, ms: ms}
+	if err := b.Cleanup(context.Background()); err != nil {
+		return nil, errors.Join(err, ms.Close())
+	}
+	return b, nil
 }
 
 func (b *btrfs) path(id string) string { return filepath.Join(b.root, "snapshots", id) }
@@ -201,7 +205,7 @@ func (b *btrfs) Cleanup(ctx context.Context) error {
 	var gone []string
 	// The write transaction keeps others from creating one meanwhile.
 	err := b.ms.WithTransaction(ctx, true, func(ctx context.Context) error {
-		known, err := storage.IDMap(ctx)
+		known, err := recordedIDs(ctx)
 		if err != nil {
 			return err
 		}

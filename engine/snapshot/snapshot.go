@@ -1,16 +1,19 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	cderrdefs "github.com/containerd/errdefs"
 	"go.etcd.io/bbolt"
 
 	"github.com/cleatlabs/cleat/internal/errdefs"
@@ -97,12 +100,62 @@ func openDriver(name, root string) (snapshots.Snapshotter, error) {
 	case Btrfs:
 		return openBtrfs(root)
 	default:
+		if err := dropUnrecorded(root); err != nil {
+			return nil, err
+		}
 		return native.NewSnapshotter(root)
 	}
 }
 
+// recordedIDs are the numbers of all snapshots; a database without records yet
+// has none.
+func recordedIDs(ctx context.Context) (map[string]string, error) {
+	known, err := storage.IDMap(ctx)
+	if cderrdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	return known, err
+}
+
+// dropUnrecorded removes the folders that a killed process has made or renamed
+// without recording them; a snapshot that gets the same number would fail otherwise.
+func dropUnrecorded(root string) error {
+	dir := filepath.Join(root, "snapshots")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ms, err := openMetadata(root)
+	if err != nil {
+		return err
+	}
+	var known map[string]string
+	err = ms.WithTransaction(context.Background(), true, func(ctx context.Context) (err error) {
+		known, err = recordedIDs(ctx)
+		return err
+	})
+	if err := errors.Join(err, ms.Close()); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if _, ok := known[e.Name()]; ok {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func openOverlay(root string, mountOptions ...string) (snapshots.Snapshotter, error) {
 	if err := OverlaySupported(root); err != nil {
+		return nil, err
+	}
+	if err := dropUnrecorded(root); err != nil {
 		return nil, err
 	}
 	ms, err := openMetadata(root)
@@ -117,6 +170,7 @@ func openOverlay(root string, mountOptions ...string) (snapshots.Snapshotter, er
 // rather than written in every commit.
 func openMetadata(root string) (*storage.MetaStore, error) {
 	return storage.NewMetaStore(filepath.Join(root, "metadata.db"), func(o *bbolt.Options) error {
+		o.Timeout = 5 * time.Second // another daemon may hold it
 		o.NoFreelistSync = true
 		o.FreelistType = bbolt.FreelistMapType
 		return nil

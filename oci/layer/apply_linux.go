@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/diff"
@@ -115,43 +115,66 @@ func classify(err error) error {
 // unpack writes to the folder behind the mounts without mounting, where that
 // is the same: overlay's upper folder (whiteouts as overlayfs has them) or a bind's source.
 func (a *Applier) unpack(ctx context.Context, r io.Reader, mounts []mount.Mount) error {
-	opts := a.filters()
-	if len(mounts) == 1 {
-		m := mounts[0]
-		switch {
-		case m.Type == "overlay" && !userns.RunningInUserNS():
-			upper, lowers := overlayDirs(m.Options)
-			if upper == "" {
-				break
-			}
+	if dir := Target(mounts); dir != "" {
+		opts := a.filters(dir)
+		if mounts[0].Type == "overlay" {
 			opts = append(opts, archive.WithConvertWhiteout(archive.OverlayConvertWhiteout))
-			if len(lowers) > 0 {
+			if _, lowers := overlayDirs(mounts[0].Options); len(lowers) > 0 {
 				opts = append(opts, archive.WithParents(lowers))
 			}
-			_, err := archive.Apply(ctx, upper, r, opts...)
-			return err
-		case m.Type == "bind" && !slices.Contains(m.Options, "ro"):
-			_, err := archive.Apply(ctx, m.Source, r, opts...)
-			return err
 		}
+		_, err := archive.Apply(ctx, dir, r, opts...)
+		return err
 	}
 	return mount.WithTempMount(ctx, mounts, func(root string) error {
-		_, err := archive.Apply(ctx, root, r, opts...)
+		_, err := archive.Apply(ctx, root, r, a.filters(root)...)
 		return err
 	})
 }
 
-func (a *Applier) filters() []archive.ApplyOpt {
-	if a.limits.Entries <= 0 {
-		return nil
-	}
-	var n atomic.Int64
-	return []archive.ApplyOpt{archive.WithFilter(func(*tar.Header) (bool, error) {
-		if n.Add(1) > a.limits.Entries {
+// largeEntry is the size from which an entry is held against the free space
+// before it is written: a sparse entry of a few bytes can claim any size.
+const largeEntry = 64 << 20
+
+// filters sees every entry before it is unpacked below dir.
+func (a *Applier) filters(dir string) []archive.ApplyOpt {
+	var entries, size int64
+	return []archive.ApplyOpt{archive.WithFilter(func(h *tar.Header) (bool, error) {
+		entries++
+		size += h.Size
+		switch {
+		case a.limits.Entries > 0 && entries > a.limits.Entries:
 			return false, errdefs.As(errdefs.ErrExhausted, errTooMany)
+		case a.limits.Bytes > 0 && size > a.limits.Bytes:
+			return false, errdefs.As(errdefs.ErrExhausted, errTooLarge)
+		case h.Size < largeEntry:
+			return true, nil
+		}
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			return false, &os.PathError{Op: "statfs", Path: dir, Err: err}
+		}
+		if uint64(h.Size) > st.Bavail*uint64(st.Bsize) {
+			return false, fmt.Errorf("%s has %d bytes: %w", h.Name, h.Size, unix.ENOSPC)
 		}
 		return true, nil
 	})}
+}
+
+// Target is the folder that Apply writes to, "" when it has to mount first.
+func Target(mounts []mount.Mount) string {
+	if len(mounts) != 1 {
+		return ""
+	}
+	m := mounts[0]
+	switch {
+	case m.Type == "overlay" && !userns.RunningInUserNS():
+		upper, _ := overlayDirs(m.Options)
+		return upper
+	case m.Type == "bind" && !slices.Contains(m.Options, "ro"):
+		return m.Source
+	}
+	return ""
 }
 
 // overlayDirs reads upperdir and lowerdir from mount options.

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 
 	"github.com/klauspost/compress/gzip"
@@ -83,10 +85,10 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 
 // xzPipe is the output of a running xz.
 type xzPipe struct {
-	io.ReadCloser
+	out    io.ReadCloser
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
-	ended  bool
+	end    error // set when xz has ended
 }
 
 func xzReader(r io.Reader) (io.ReadCloser, error) {
@@ -99,7 +101,7 @@ func xzReader(r io.Reader) (io.ReadCloser, error) {
 	p := &xzPipe{cmd: exec.Command(path, "--decompress", "--stdout", "--quiet")}
 	p.cmd.Stdin = r
 	p.cmd.Stderr = &p.stderr
-	if p.ReadCloser, err = p.cmd.StdoutPipe(); err != nil {
+	if p.out, err = p.cmd.StdoutPipe(); err != nil {
 		return nil, err
 	}
 	if err := p.cmd.Start(); err != nil {
@@ -110,25 +112,29 @@ func xzReader(r io.Reader) (io.ReadCloser, error) {
 
 // Read ends with an error instead of EOF when xz failed.
 func (p *xzPipe) Read(b []byte) (int, error) {
-	n, err := p.ReadCloser.Read(b)
-	if err == io.EOF && !p.ended {
-		p.ended = true
+	if p.end != nil {
+		return 0, p.end
+	}
+	n, err := p.out.Read(b)
+	if err == io.EOF {
+		p.end = io.EOF
 		if werr := p.cmd.Wait(); werr != nil {
-			return n, fmt.Errorf("xz: %w: %s", werr, p.stderr.String())
+			p.end = fmt.Errorf("xz: %w: %s", werr, p.stderr.String())
 		}
+		err = p.end
 	}
 	return n, err
 }
 
-// Close ends xz. An xz that is not read to the end dies by the closed pipe; its
-// input copier ends with it.
+// Close ends an xz that was not read to the end, and waits for it.
 func (p *xzPipe) Close() error {
-	err := p.ReadCloser.Close()
-	if !p.ended {
-		p.ended = true
-		killErr := p.cmd.Process.Kill()
-		waitErr := p.cmd.Wait()
-		_, _ = killErr, waitErr // an unread rest is abandoned: its errors say nothing
+	if p.end != nil {
+		return nil
 	}
-	return err
+	p.end = io.ErrClosedPipe
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	_ = p.cmd.Wait() // how it ended is of no interest: it was killed
+	return nil
 }

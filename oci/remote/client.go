@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -97,7 +98,7 @@ func (c *Client) hosts(cred Credentials) docker.RegistryHosts {
 			out = append(out, docker.RegistryHost{
 				Client: client, Host: u.Host, Scheme: u.Scheme, Path: path.Join("/", u.Path, "v2"),
 				Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
-				Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthHeader(header)),
+				Authorizer:   newAuthorizer(docker.WithAuthClient(client), docker.WithAuthHeader(header)),
 			})
 		}
 		host := hostOf(registry)
@@ -108,7 +109,7 @@ func (c *Client) hosts(cred Credentials) docker.RegistryHosts {
 		h := docker.RegistryHost{
 			Client: client, Host: host, Scheme: "https", Path: "/v2",
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve | docker.HostCapabilityPush,
-			Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(client), docker.WithAuthHeader(header),
+			Authorizer: newAuthorizer(docker.WithAuthClient(client), docker.WithAuthHeader(header),
 				docker.WithAuthCreds(func(string) (string, string, error) {
 					if cred.IdentityToken != "" {
 						return "", cred.IdentityToken, nil
@@ -122,6 +123,29 @@ func (c *Client) hosts(cred Credentials) docker.RegistryHosts {
 		}
 		return append(out, h), nil
 	}
+}
+
+// oneAtATime serialises an authorizer: containerd's writes the expiry of a token
+// while others may read it. Those who wait would have waited for the token anyway.
+type oneAtATime struct {
+	mu sync.Mutex
+	docker.Authorizer
+}
+
+func newAuthorizer(opts ...docker.AuthorizerOpt) docker.Authorizer {
+	return &oneAtATime{Authorizer: docker.NewDockerAuthorizer(opts...)}
+}
+
+func (a *oneAtATime) Authorize(ctx context.Context, r *http.Request) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.Authorizer.Authorize(ctx, r)
+}
+
+func (a *oneAtATime) AddResponses(ctx context.Context, rs []*http.Response) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.Authorizer.AddResponses(ctx, rs)
 }
 
 func (c *Client) mirrors(registry string) []string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -141,10 +142,35 @@ func (s *Store) recover(ctx context.Context) error {
 			return fmt.Errorf("snapshotter %s: %w", name, err)
 		}
 	}
+	if err := dropNamelessIngests(filepath.Join(s.root, "content", "ingest")); err != nil {
+		return err
+	}
 	if err := s.dropOrphanBlobs(ctx); err != nil {
 		return err
 	}
 	return s.Collect(ctx)
+}
+
+// dropNamelessIngests removes folders of ingests that were just being made or
+// removed: without their name file the content store passes them over.
+func dropNamelessIngests(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		ref, err := os.ReadFile(filepath.Join(dir, e.Name(), "ref"))
+		if err == nil && len(ref) > 0 {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropHalfUnpacked removes layers whose unpacking was cut off, and marks the

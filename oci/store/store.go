@@ -41,9 +41,9 @@ import (
 const Namespace = "cleat"
 
 const (
-	collectAfter = 200 * time.Millisecond // pause after a removal, so that a burst is one collection
-	collectEvery = time.Hour              // for leases and ingests that expire
-	lockTimeout  = 5 * time.Second        // another process may hold the database
+	collectAfter = time.Second     // pause after a removal, so that a burst is one collection
+	collectEvery = time.Hour       // for leases and ingests that expire
+	lockTimeout  = 5 * time.Second // another process may hold the database
 )
 
 // Config says where the store is.
@@ -67,6 +67,7 @@ type Store struct {
 	db     *metadata.DB
 	images *imageStore
 	leases leases.Manager
+	root   string
 	dirty  string // exists while open: its presence at Open means a crash
 	close  []func() error
 
@@ -100,6 +101,7 @@ func Open(ctx context.Context, cfg Config, sn map[string]snapshots.Snapshotter, 
 	s := &Store{
 		log:   log,
 		db:    metadata.NewDB(bolt, blobs, sn),
+		root:  cfg.Root,
 		dirty: filepath.Join(cfg.Root, "open"),
 		kick:  make(chan struct{}, 1),
 		close: []func() error{bolt.Close},
@@ -122,6 +124,9 @@ func Open(ctx context.Context, cfg Config, sn map[string]snapshots.Snapshotter, 
 	}
 	return s, nil
 }
+
+// Root is the store's folder.
+func (s *Store) Root() string { return s.root }
 
 // Context returns ctx with the store's namespace, which every call into the
 // parts below needs.

@@ -60,9 +60,14 @@ func (c *command) create(io *stdio) (int, error) {
 	return pid, err
 }
 
+// oldestSpec is the version that bundles are declared to follow: runtimes
+// refuse versions that are newer than they are, and we use nothing newer.
+const oldestSpec = "1.0.2"
+
 // bundleSpec is the spec with the terminal's size in it.
 func (c *command) bundleSpec() *specs.Spec {
 	spec := *c.req.Spec
+	spec.Version = oldestSpec
 	process := *spec.Process
 	if size := c.req.ConsoleSize; size != (wire.Size{}) {
 		process.ConsoleSize = &specs.Box{Width: uint(size.Width), Height: uint(size.Height)}

@@ -9,8 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/engine/runtime/cgroup"
 )
 
 const (
@@ -36,6 +39,7 @@ func Main() int {
 		fmt.Fprintln(os.Stderr, "cleat-shim:", err)
 		return 1
 	}
+	pinCgroupRoot()
 	w := new(warnings)
 	logrus.SetOutput(w)
 	logrus.SetLevel(logrus.WarnLevel)
@@ -48,6 +52,16 @@ func Main() int {
 	<-s.over
 	s.linger(lingering)
 	return 0
+}
+
+// pinCgroupRoot has the cgroups library open its handle of the root now, in the
+// host's mount namespace. Opened in a container's, as it would be otherwise,
+// the handle loses the hierarchies when that namespace ends.
+func pinCgroupRoot() {
+	f, err := cgroups.OpenFile(cgroup.Mountpoint, "cgroup.procs", os.O_RDONLY)
+	if err == nil { // on v1 there is no such file; the handle is open all the same
+		f.Close()
+	}
 }
 
 // memory decides when garbage is collected: never while a container is being

@@ -1,0 +1,144 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatlabs/cleat/engine/runtime/wire"
+)
+
+// shimProcess is a started shim: a spare, or the one of a container.
+type shimProcess struct {
+	pid    int
+	client *wire.Client
+	// ended is closed when the process was reaped.
+	ended chan struct{}
+}
+
+// launch starts a shim with a connection to us and nothing else of ours. It
+// lives in a session of its own, so that it outlives the daemon.
+func (d *Driver) launch() (*shimProcess, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "shim"), os.NewFile(uintptr(fds[1]), "daemon")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(d.cfg.ShimPath, d.cfg.Run)
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the shim: %w", err)
+	}
+	s := &shimProcess{pid: cmd.Process.Pid, client: wire.NewClient(conn), ended: make(chan struct{})}
+	d.wg.Go(func() {
+		// Its exit status says nothing that its socket has not said.
+		_ = cmd.Wait()
+		close(s.ended)
+	})
+	return s, nil
+}
+
+// take gives a spare shim, or a fresh one, and sees to the next spare.
+func (d *Driver) take() (*shimProcess, error) {
+	defer d.refill()
+	for {
+		select {
+		case s := <-d.spares:
+			select {
+			case <-s.client.Done():
+				continue // it died while it waited
+			default:
+				return s, nil
+			}
+		default:
+			return d.launch()
+		}
+	}
+}
+
+// refill starts a spare in the background, if one is missing.
+func (d *Driver) refill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped || d.filling || len(d.spares) == cap(d.spares) {
+		return
+	}
+	d.filling = true
+	d.wg.Go(func() {
+		s, err := d.launch()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.filling = false
+		if err != nil {
+			d.log.Warn("could not start a spare shim", "error", err)
+			return
+		}
+		select {
+		case d.spares <- s:
+			if !d.stopped {
+				return
+			}
+		default:
+		}
+		s.dismiss()
+	})
+}
+
+// dismiss ends a shim that has no container: without us, it has no purpose.
+func (s *shimProcess) dismiss() {
+	// The connection is gone either way.
+	_ = s.client.Close()
+}
+
+// Start makes the run folder and the first spare.
+func (d *Driver) Start(context.Context) error {
+	if err := os.MkdirAll(d.cfg.Run, 0o711); err != nil {
+		return err
+	}
+	d.refill()
+	return nil
+}
+
+// Stop ends the spares and forgets the containers, which run on.
+func (d *Driver) Stop(ctx context.Context) error {
+	d.mu.Lock()
+	d.stopped = true
+	tasks := d.tasks
+	d.tasks = map[*task]struct{}{}
+	d.mu.Unlock()
+	for done := false; !done; {
+		select {
+		case s := <-d.spares:
+			s.dismiss()
+			select {
+			case <-s.ended:
+			case <-ctx.Done():
+			}
+		default:
+			done = true
+		}
+	}
+	for t := range tasks {
+		// Nothing is owed to a connection.
+		_ = t.client.Close()
+	}
+	return nil
+}
+
+// Name implements lifecycle.Component.
+func (d *Driver) Name() string { return "runtime" }
