@@ -1,27 +1,23 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
-
-	moby "github.com/moby/moby/client"
 
 	"github.com/moby/moby/api/types/volume"
 
+	"github.com/cleatlabs/cleat/api/enginev1"
 	"github.com/cleatlabs/cleat/internal/errdefs"
 )
 
-// beyondPrefix is where our daemon serves what the Docker API has no word for.
-const beyondPrefix = "/cleat/v1"
-
 // Doctor asks the daemon what its machine offers; the answer is its JSON.
 func (e *Engine) Doctor(ctx context.Context) (json.RawMessage, error) {
-	resp, err := e.beyond(ctx, http.MethodGet, "/doctor", nil, nil, "doctor")
+	resp, err := e.beyond(ctx, http.MethodGet, enginev1.DoctorPath, nil, "", "doctor")
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +27,7 @@ func (e *Engine) Doctor(ctx context.Context) (json.RawMessage, error) {
 
 // VolumeExport streams a consistent tar of a volume. The caller closes it.
 func (e *Engine) VolumeExport(ctx context.Context, name string) (io.ReadCloser, error) {
-	resp, err := e.beyond(ctx, http.MethodGet, "/volumes/"+url.PathEscape(name)+"/export", nil, nil, "volume export")
+	resp, err := e.beyond(ctx, http.MethodGet, enginev1.ExportPath(name), nil, "", "volume export")
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +36,7 @@ func (e *Engine) VolumeExport(ctx context.Context, name string) (io.ReadCloser, 
 
 // VolumeImport fills a volume from a tar.
 func (e *Engine) VolumeImport(ctx context.Context, name string, tar io.Reader) error {
-	resp, err := e.beyond(ctx, http.MethodPost, "/volumes/"+url.PathEscape(name)+"/import", nil, tar, "volume import")
+	resp, err := e.beyond(ctx, http.MethodPost, enginev1.ImportPath(name), tar, "application/x-tar", "volume import")
 	if err != nil {
 		return err
 	}
@@ -49,8 +45,11 @@ func (e *Engine) VolumeImport(ctx context.Context, name string, tar io.Reader) e
 
 // VolumeClone copies a volume to a new one.
 func (e *Engine) VolumeClone(ctx context.Context, source, target string) (volume.Volume, error) {
-	q := url.Values{"target": {target}}
-	resp, err := e.beyond(ctx, http.MethodPost, "/volumes/"+url.PathEscape(source)+"/clone", q, nil, "volume clone")
+	body, err := json.Marshal(enginev1.CloneVolume{Target: target})
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	resp, err := e.beyond(ctx, http.MethodPost, enginev1.ClonePath(source), bytes.NewReader(body), "application/json", "volume clone")
 	if err != nil {
 		return volume.Volume{}, err
 	}
@@ -59,17 +58,13 @@ func (e *Engine) VolumeClone(ctx context.Context, source, target string) (volume
 	return v, json.NewDecoder(resp.Body).Decode(&v)
 }
 
-func (e *Engine) beyond(ctx context.Context, method, path string, q url.Values, body io.Reader, feature string) (*http.Response, error) {
-	u := e.scheme + "://" + moby.DummyHost + e.prefix() + beyondPrefix + path
-	if len(q) > 0 {
-		u += "?" + q.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u, body)
+func (e *Engine) beyond(ctx context.Context, method, path string, body io.Reader, mediaType, feature string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, e.scheme+"://"+e.urlHost()+e.prefix()+path, body)
 	if err != nil {
 		return nil, err
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/x-tar")
+		req.Header.Set("Content-Type", mediaType)
 	}
 	resp, err := e.http.Do(req)
 	if err != nil {

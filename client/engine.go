@@ -20,6 +20,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	moby "github.com/moby/moby/client"
 
+	"github.com/cleatlabs/cleat/api/enginev1"
 	"github.com/cleatlabs/cleat/internal/errdefs"
 )
 
@@ -37,9 +38,17 @@ type Engine struct {
 	scheme string
 }
 
-// Open prepares an Engine; the first request dials. version pins the API
-// version; empty means to agree with the daemon at the first request.
-func Open(ep Endpoint, version, userAgent string) (*Engine, error) {
+// Options are those of Open.
+type Options struct {
+	// Version pins the API version; empty means to agree with the daemon at the first request.
+	Version   string
+	UserAgent string
+	// Trace, if set, is told of every exchange; status is 0 where none came.
+	Trace func(method, path string, status int, took time.Duration)
+}
+
+// Open prepares an Engine; the first request dials.
+func Open(ep Endpoint, o Options) (*Engine, error) {
 	addr, err := ParseHost(ep.Host)
 	if err != nil {
 		return nil, err
@@ -60,12 +69,12 @@ func Open(ep Endpoint, version, userAgent string) (*Engine, error) {
 	if tc != nil {
 		e.scheme = "https"
 	}
-	e.http = &http.Client{Transport: &transport{base: base, hints: e.hints}, CheckRedirect: moby.CheckRedirect}
+	e.http = &http.Client{Transport: &transport{base: base, hints: e.hints, trace: o.Trace}, CheckRedirect: moby.CheckRedirect}
 
-	opts := []moby.Opt{moby.WithHost(mobyHost(addr, tc != nil)), moby.WithHTTPClient(e.http), moby.WithScheme(e.scheme), moby.WithUserAgent(userAgent)}
-	if version != "" {
+	opts := []moby.Opt{moby.WithHost(mobyHost(addr, tc != nil)), moby.WithHTTPClient(e.http), moby.WithScheme(e.scheme), moby.WithUserAgent(o.UserAgent)}
+	if o.Version != "" {
 		e.hints.negotiated = true
-		opts = append(opts, moby.WithAPIVersion(version))
+		opts = append(opts, moby.WithAPIVersion(o.Version))
 	}
 	if e.Client, err = moby.New(opts...); err != nil {
 		return nil, err
@@ -177,7 +186,7 @@ func (e *Engine) hijack(ctx context.Context, path string, q url.Values, body any
 		}
 	}
 	// The path holds escapes already; parsing keeps them.
-	u, err := url.Parse(e.scheme + "://" + moby.DummyHost + e.prefix() + "/v" + version + path + "?" + q.Encode())
+	u, err := url.Parse(e.scheme + "://" + e.urlHost() + e.prefix() + "/v" + version + path + "?" + q.Encode())
 	if err != nil {
 		return none, err
 	}
@@ -218,6 +227,14 @@ func exchange(w io.Writer, r *bufio.Reader, req *http.Request) (*http.Response, 
 	return http.ReadResponse(r, req)
 }
 
+// urlHost is the name in URLs: TLS checks the certificate against it.
+func (e *Engine) urlHost() string {
+	if e.addr.Proto == "tcp" {
+		return e.addr.hostPort(e.tls != nil)
+	}
+	return moby.DummyHost
+}
+
 func (e *Engine) prefix() string {
 	if e.addr.Proto == "tcp" {
 		return e.addr.Path
@@ -240,12 +257,12 @@ func (e *Engine) version(ctx context.Context) (string, error) {
 
 // errorOf turns an answer into an error of the class of its status.
 func (e *Engine) errorOf(resp *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorSize))
 	if err != nil && len(body) == 0 {
 		return err
 	}
 	msg := strings.TrimSpace(string(body))
-	var parsed errorBody
+	var parsed enginev1.Error
 	if json.Unmarshal(body, &parsed) == nil && parsed.Message != "" {
 		msg = parsed.Message
 		e.hints.add(parsed.Message, parsed.Hint)
@@ -288,18 +305,13 @@ func IsUnreachable(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-const maxErrorBody = 1 << 20
-
-type errorBody struct {
-	Message string `json:"message"`
-	Hint    string `json:"hint"`
-}
+const maxErrorSize = 1 << 20
 
 // hints remembers the advice that came with the latest errors, by message,
 // because the moby client keeps nothing of an error's body but the message.
 type hints struct {
 	mu         sync.Mutex
-	latest     []errorBody
+	latest     []enginev1.Error
 	negotiated bool
 }
 
@@ -312,7 +324,7 @@ func (h *hints) add(message, hint string) {
 	if len(h.latest) == 16 {
 		h.latest = h.latest[1:]
 	}
-	h.latest = append(h.latest, errorBody{Message: strings.TrimSpace(message), Hint: hint})
+	h.latest = append(h.latest, enginev1.Error{Message: strings.TrimSpace(message), Hint: hint})
 }
 
 func (h *hints) find(err error) string {
@@ -334,12 +346,21 @@ func (h *hints) find(err error) string {
 type transport struct {
 	base  *http.Transport
 	hints *hints
+	trace func(method, path string, status int, took time.Duration)
 }
 
 func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	begun := time.Now()
 	resp, err := t.base.RoundTrip(req)
+	if t.trace != nil {
+		status := 0
+		if resp != nil {
+			status = resp.StatusCode
+		}
+		t.trace(req.Method, req.URL.RequestURI(), status, time.Since(begun))
+	}
 	if err != nil {
 		return resp, err
 	}
@@ -351,13 +372,13 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode < http.StatusBadRequest || req.Method == http.MethodHead {
 		return resp, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorSize))
 	rest := resp.Body
 	resp.Body = struct {
 		io.Reader
 		io.Closer
 	}{io.MultiReader(bytes.NewReader(body), rest), rest}
-	var parsed errorBody
+	var parsed enginev1.Error
 	if err == nil && json.Unmarshal(body, &parsed) == nil {
 		t.hints.add(parsed.Message, parsed.Hint)
 	}

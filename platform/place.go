@@ -2,7 +2,10 @@ package platform
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+
+	"github.com/cleatlabs/cleat/engine/container"
 )
 
 // place gives every component its part of root and run, and names that keep
@@ -33,7 +36,26 @@ func (c *Config) place() {
 	}
 	set(&c.Container.CgroupParent, parent)
 	c.Runtime.CgroupParent = c.Container.CgroupParent
+	c.findRuntimes()
 	set(&c.API.Listen.Socket, filepath.Join(c.Run, "engine.sock"))
+}
+
+// findRuntimes makes the well-known OCI runtimes that are installed usable by
+// their names, as Docker's packages do; the configuration wins.
+func (c *Config) findRuntimes() {
+	for _, name := range []string{"crun", "youki", "runsc", "kata-runtime"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		if _, ok := c.Container.Runtimes[name]; ok {
+			continue
+		}
+		if c.Container.Runtimes == nil {
+			c.Container.Runtimes = map[string]container.RuntimeProgram{}
+		}
+		c.Container.Runtimes[name] = container.RuntimeProgram{Path: path}
+	}
 }
 
 // besideUs is the path of a program in the folder of this one.

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/engine/container"
+	"github.com/cleatlabs/cleat/engine/events"
+	"github.com/cleatlabs/cleat/engine/runtime/cgroup"
+	"github.com/cleatlabs/cleat/internal/lifecycle"
 )
 
 // Reset removes everything that the daemon of cfg.Root kept and made:
@@ -60,8 +64,12 @@ func (d *Daemon) removeAll(ctx context.Context) error {
 		errs = append(errs, p.containers.Remove(ctx, c.ID, container.RemoveOptions{Force: true, Volumes: true}))
 	}
 	errs = append(errs, d.group.Stop(ctx), p.networks.Purge(ctx))
-	for _, dir := range []string{d.cfg.Container.CgroupParent} {
-		errs = append(errs, cgroup.Remove(dir))
+	group, err := cgroup.Find(d.cfg.Container.CgroupParent)
+	if err == nil {
+		// What runs there belongs to no record that is left.
+		if err = group.Kill(); err == nil {
+			err = group.Remove()
+		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, err)...)
 }

@@ -7,10 +7,12 @@
 package env
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -54,10 +56,21 @@ func (e *Env) Engine() (*client.Engine, error) {
 			e.engineErr = err
 			return
 		}
-		pinned := e.Getenv("DOCKER_API_VERSION")
-		e.engine, e.engineErr = client.Open(ep, strings.TrimPrefix(pinned, "v"), "cleat/"+version.Version())
+		e.engine, e.engineErr = client.Open(ep, client.Options{
+			Version: strings.TrimPrefix(e.Getenv("DOCKER_API_VERSION"), "v"), UserAgent: "cleat/" + version.Version(), Trace: e.tracer(),
+		})
 	})
 	return e.engine, e.engineErr
+}
+
+// tracer prints requests when --debug is given.
+func (e *Env) tracer() func(method, path string, status int, took time.Duration) {
+	if !e.Globals.Debug {
+		return nil
+	}
+	return func(method, path string, status int, took time.Duration) {
+		fmt.Fprintf(e.Err, "debug: %s %s: %d in %s\n", method, path, status, took.Round(10*time.Microsecond))
+	}
 }
 
 // Endpoint is where that daemon is.

@@ -3,16 +3,13 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"time"
 
 	"github.com/distribution/reference"
-	"github.com/moby/moby/api/types/jsonstream"
 	moby "github.com/moby/moby/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -51,12 +48,12 @@ func Pull(ctx context.Context, e *env.Env, ref string, o PullOptions) error {
 		return err
 	}
 	defer func() { _ = resp.Close() }() // read to its end
-	return show(o.Out, resp.JSONMessages(ctx))
+	return show(o.Out, resp)
 }
 
 // show prints progress in the form that suits where it goes.
-func show(out io.Writer, messages iter.Seq2[jsonstream.Message, error]) error {
-	return progress.Display(out, messages, terminalWidth(out), time.Now)
+func show(out io.Writer, stream io.Reader) error {
+	return progress.Display(out, progress.Decode(stream), terminalWidth(out), time.Now)
 }
 
 func terminalWidth(out io.Writer) int {
@@ -69,23 +66,6 @@ func terminalWidth(out io.Writer) int {
 		return 0
 	}
 	return w
-}
-
-// decode reads progress messages off a stream.
-func decode(r io.Reader) iter.Seq2[jsonstream.Message, error] {
-	return func(yield func(jsonstream.Message, error) bool) {
-		dec := json.NewDecoder(r)
-		for {
-			var m jsonstream.Message
-			err := dec.Decode(&m)
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if !yield(m, err) || err != nil {
-				return
-			}
-		}
-	}
 }
 
 // NewPullCommand is `cleat pull`.
@@ -191,7 +171,7 @@ func NewPushCommand(e *env.Env) *cobra.Command {
 			if quiet {
 				out = io.Discard
 			}
-			if err := show(out, resp.JSONMessages(ctx)); err != nil {
+			if err := show(out, resp); err != nil {
 				return err
 			}
 			if quiet {
@@ -254,7 +234,7 @@ func NewLoadCommand(e *env.Env) *cobra.Command {
 				return err
 			}
 			defer func() { _ = resp.Close() }() // read to its end
-			return show(e.Out, decode(resp))
+			return show(e.Out, resp)
 		},
 	})
 	fs := cmd.Flags()
@@ -349,7 +329,7 @@ func NewImportCommand(e *env.Env) *cobra.Command {
 				return err
 			}
 			defer func() { _ = resp.Close() }() // read to its end
-			return show(e.Out, decode(resp))
+			return show(e.Out, resp)
 		},
 	})
 	fs := cmd.Flags()

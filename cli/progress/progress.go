@@ -4,29 +4,78 @@
 package progress
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/jsonstream"
+
+	"github.com/cleatlabs/cleat/internal/errdefs"
 )
+
+// Message is a progress message of any daemon, with the hint that ours sends
+// with errors.
+type Message struct {
+	jsonstream.Message
+	// ErrorText is the error in the words of old daemons.
+	ErrorText string `json:"error"`
+	Hint      string `json:"hint"`
+}
+
+// failure gives the error that a message tells of.
+func (m Message) failure() error {
+	text := m.ErrorText
+	if m.Error != nil && m.Error.Message != "" {
+		text = m.Error.Message
+	}
+	if text == "" {
+		return nil
+	}
+	var err error = errors.New(text)
+	if m.Error != nil && m.Error.Code == http.StatusUnauthorized {
+		err = errdefs.As(errdefs.ErrUnauthenticated, err)
+	}
+	if m.Hint != "" {
+		err = errdefs.WithHint(err, m.Hint)
+	}
+	return err
+}
+
+// Decode reads messages off a stream.
+func Decode(r io.Reader) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		dec := json.NewDecoder(r)
+		for {
+			var m Message
+			err := dec.Decode(&m)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
+}
 
 // Display writes the messages until they end. width is that of the terminal, 0
 // where there is none. The error is the daemon's, or that of the stream.
-func Display(out io.Writer, messages iter.Seq2[jsonstream.Message, error], width int, now func() time.Time) error {
+func Display(out io.Writer, messages iter.Seq2[Message, error], width int, now func() time.Time) error {
 	s := &screen{out: out, width: width, row: map[string]int{}, now: now}
 	for m, err := range messages {
 		if err != nil {
 			return err
 		}
-		if m.Error != nil {
-			return errors.New(m.Error.Message)
+		if err := m.failure(); err != nil {
+			return err
 		}
-		if err := s.show(m); err != nil {
+		if err := s.show(m.Message); err != nil {
 			return err
 		}
 	}

@@ -58,8 +58,6 @@ type run struct {
 	// been dealt with: network, mounts and record.
 	logged chan struct{}
 	done   chan struct{}
-	// probe is the goroutine of the health checks, guarded by instance.mu.
-	probe context.CancelFunc
 }
 
 func newInstance(dir string, rec record) *instance {
@@ -102,6 +100,10 @@ func (c *instance) change(d durability, f func(*record)) error {
 	c.mu.Lock()
 	before := c.rec
 	f(&c.rec)
+	if d == inMemory {
+		c.mu.Unlock()
+		return nil
+	}
 	data, err := json.Marshal(&c.rec)
 	d = c.rec.wanted(d)
 	c.mu.Unlock()

@@ -116,4 +116,3 @@ func mergeHealth(user, img *container.HealthConfig) *container.HealthConfig {
 	setDefault(&h.Retries, img.Retries)
 	return &h
 }
-

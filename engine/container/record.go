@@ -70,6 +70,9 @@ const (
 	// volatile survives the death of the daemon, not that of the machine:
 	// statements about what runs, which a power loss ends anyway.
 	volatile
+	// inMemory is not written: the death of the daemon brings back what the
+	// record said before, from which Restore gets to the same end.
+	inMemory
 )
 
 // wanted is how durable a write must be. Nothing about an auto-remove container
@@ -77,7 +80,7 @@ const (
 // is left of it is removed with or without a record.
 func (r *record) wanted(d durability) durability {
 	if r.HostConfig.AutoRemove {
-		return volatile
+		return max(d, volatile)
 	}
 	return d
 }

@@ -32,7 +32,6 @@ const (
 //
 //	created ─▶ running ⇄ paused          created/exited/dead ─▶ removing ─▶ (gone)
 //	exited ─▶ running ─▶ exited | restarting ─▶ running | exited
-//
 func transitions(s state) map[verb]state {
 	switch s {
 	case container.StateCreated:
@@ -88,7 +87,7 @@ func refusal(s state, v verb, id, name string) error {
 	case verbStop:
 		return errdefs.NotModifiedf("container is already stopped")
 	case verbKill:
-		return errdefs.Conflictf("cannot kill container: %s: container %s is not running", name, id)
+		return errdefs.Conflictf("container %s is not running", id)
 	case verbRemove, verbForceRemove:
 		return refuseRemove(s, name)
 	case verbUnpause:

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,7 +20,7 @@ const leasePrefix = "container/"
 
 // PrepareSnapshot makes the writable layer of a container on img. Layer and
 // image content are kept, whatever becomes of the image's names, until
-// RemoveSnapshot. The lease and the records are one transaction.
+// RemoveSnapshot. What a crash in the middle leaves is found by SnapshotKeys.
 func (s *Service) PrepareSnapshot(ctx context.Context, key string, img *Image) error {
 	ctx = s.store.Context(ctx)
 	if img.ChainID != "" {
@@ -34,19 +35,26 @@ func (s *Service) PrepareSnapshot(ctx context.Context, key string, img *Image) e
 			return fmt.Errorf("prepare layer %s: %w", key, err)
 		}
 	}
-	err := s.store.UpdateQuietly(ctx, func(ctx context.Context) error {
-		l, err := s.store.Leases().Create(ctx, leases.WithID(leasePrefix+key))
-		if err != nil {
+	var lease leases.Lease
+	err := s.store.UpdateQuietly(ctx, func(ctx context.Context) (err error) {
+		if lease, err = s.store.Leases().Create(ctx, leases.WithID(leasePrefix+key)); err != nil {
 			return err
 		}
 		for _, d := range []string{img.ID.String(), img.Manifest.Digest.String()} {
-			if err := s.store.Leases().AddResource(ctx, l, leases.Resource{ID: d, Type: "content"}); err != nil {
+			if err := s.store.Leases().AddResource(ctx, lease, leases.Resource{ID: d, Type: "content"}); err != nil {
 				return err
 			}
 		}
-		_, err = s.sn.Prepare(leases.WithLease(ctx, l.ID), key, img.ChainID.String())
-		return err
+		return nil
 	})
+	if err == nil {
+		// Not in the transaction above: the snapshotter's lock against the
+		// collector ends with this call, and by then the record must be
+		// committed, or the collector takes the layer for rubbish.
+		if _, err = s.sn.Prepare(leases.WithLease(ctx, lease.ID), key, img.ChainID.String()); err != nil {
+			err = errors.Join(err, s.store.Leases().Delete(context.WithoutCancel(ctx), lease))
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("prepare layer %s: %w", key, err)
 	}

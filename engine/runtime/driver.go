@@ -25,9 +25,12 @@ type Driver struct {
 	log *slog.Logger
 
 	spares chan *shimProcess
-	// wg counts the goroutines that reap shims. A shim outlives the daemon, so
+	// reapers are the goroutines that reap shims. A shim outlives the daemon, so
 	// Stop does not wait for those; it waits for spares through their ends.
-	wg sync.WaitGroup
+	reapers sync.WaitGroup
+	// background is the filling of spares and the waits for processes; Stop
+	// ends and awaits it.
+	background sync.WaitGroup
 
 	mu      sync.Mutex
 	stopped bool
@@ -51,6 +54,10 @@ type remains struct {
 	Shared      bool         `json:"shared,omitempty"`
 	Runtime     string       `json:"runtime,omitempty"`
 }
+
+// seccompDir, in the folder of the run folders, keeps compiled profiles. No
+// container ID begins with a dot.
+const seccompDir = ".seccomp"
 
 func (d *Driver) dir(id string) string { return filepath.Join(d.cfg.Run, id) }
 
@@ -77,7 +84,10 @@ func (d *Driver) Create(ctx context.Context, r CreateRequest) (Task, error) {
 		}
 		return nil, err
 	}
+	d.background.Go(cgroup.Warm)
 	t, err := d.create(ctx, req)
+	// Not before, when it would take the processor from this container.
+	defer d.refill()
 	if err != nil {
 		if perr := d.Purge(context.WithoutCancel(ctx), r.ID); perr != nil {
 			d.log.Warn("could not remove a half-made container", "container", r.ID, "error", perr)
@@ -92,14 +102,17 @@ func (d *Driver) wireCreate(r *CreateRequest) (*wire.Create, error) {
 		return nil, errdefs.Invalidf("incomplete OCI spec for container %s", r.ID)
 	}
 	dir := d.dir(r.ID)
-	r.Spec.Root.Path = filepath.Join(dir, wire.RootfsDir)
-	if r.Spec.Linux.CgroupsPath == "" {
-		r.Spec.Linux.CgroupsPath = filepath.Join(d.cfg.CgroupParent, r.ID)
+	spec, root, linux := *r.Spec, *r.Spec.Root, *r.Spec.Linux
+	root.Path = filepath.Join(dir, wire.RootfsDir)
+	if linux.CgroupsPath == "" {
+		linux.CgroupsPath = filepath.Join(d.cfg.CgroupParent, r.ID)
 	}
+	spec.Root, spec.Linux = &root, &linux
 	w := &wire.Create{
-		Version: wire.Version, ID: r.ID, Dir: dir, Spec: r.Spec, SharedMounts: r.SharedMounts,
+		Version: wire.Version, ID: r.ID, Dir: dir, Spec: &spec, SharedMounts: r.SharedMounts,
 		OpenStdin: r.OpenStdin, StdinOnce: r.StdinOnce, ConsoleSize: wire.Size(r.ConsoleSize),
 		Log: r.Log, Runtime: r.Runtime, RuntimeArgs: r.RuntimeArgs, StallTimeout: d.cfg.StallTimeout,
+		SeccompCache: d.dir(seccompDir),
 	}
 	for _, m := range r.Rootfs {
 		w.Rootfs = append(w.Rootfs, wire.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
@@ -180,7 +193,7 @@ func (d *Driver) List(ctx context.Context) ([]State, error) {
 	}
 	var states []State
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || checkID(e.Name()) != nil {
 			continue
 		}
 		s := State{ID: e.Name()}
@@ -209,7 +222,7 @@ func readExit(dir string) (*Exit, error) {
 
 // Purge removes what a container left, whatever state it is in: the shim, the
 // processes, the control group, the mounts and the run folder.
-func (d *Driver) Purge(_ context.Context, id string) error {
+func (d *Driver) Purge(ctx context.Context, id string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -217,7 +230,10 @@ func (d *Driver) Purge(_ context.Context, id string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	d.killShim(dir)
+	if err := d.killShim(ctx, dir); err != nil {
+		return fmt.Errorf("end the shim of container %s: %w", id, err)
+	}
+	d.release(id)
 	var left remains
 	err := atomicfile.ReadJSON(filepath.Join(dir, wire.RequestFile), &left)
 	if err != nil {
@@ -235,6 +251,25 @@ func (d *Driver) Purge(_ context.Context, id string) error {
 		return err
 	}
 	return removeFolder(dir, left.Rootfs)
+}
+
+// release lets go of the tasks of a container whose shim has been ended, and
+// waits until nothing is written to its run folder any more.
+func (d *Driver) release(id string) {
+	d.mu.Lock()
+	var of []*task
+	for t := range d.tasks {
+		if t.id == id {
+			of = append(of, t)
+			delete(d.tasks, t)
+		}
+	}
+	d.mu.Unlock()
+	for _, t := range of {
+		// Nothing is owed to a dead shim.
+		_ = t.client.Close()
+		<-t.over
+	}
 }
 
 // removeFolder deletes a run folder. Nothing may be mounted in it, or the
@@ -258,35 +293,31 @@ func removeFolder(dir string, mounts []wire.Mount) error {
 }
 
 // killShim ends the shim of a run folder. Its pid may be somebody else's by
-// now, so the program is checked, through a pidfd that pins the process.
-func (d *Driver) killShim(dir string) {
+// now, so the process is checked, through a pidfd that pins it: a shim's first
+// argument is the folder of the run folders.
+func (d *Driver) killShim(ctx context.Context, dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, wire.PidFile))
 	if err != nil {
-		return
+		return nil // it had not been given the container
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid <= 1 {
-		return
+		return nil
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
+	held, err := openPidfd(pid)
 	if err != nil {
-		return
+		return nil // it has ended
 	}
-	defer unix.Close(fd)
+	defer held.close()
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.HasPrefix(string(cmdline), d.cfg.ShimPath+"\x00") {
-		return
+	if args := strings.Split(string(cmdline), "\x00"); err != nil || len(args) < 2 || args[1] != d.cfg.Run {
+		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
-		return
+	if err := held.kill(); err != nil {
+		return nil // it has ended
 	}
-	// Readable when it has ended; it is ours or init's to reap.
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
+	// It is ours or the machine's init's to reap.
+	return held.ended(ctx)
 }
 
 // fromWire gives an error of the shim the class of internal/errdefs.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -52,14 +51,14 @@ func newHost(t testing.TB) *host {
 	if err := os.WriteFile(filepath.Join(h.rootfs, "bin/busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range strings.Fields("sh true echo cat sleep ls tty stty kill id readlink head grep") {
+	for _, a := range strings.Fields("sh true tr printf dd mkdir kill ps mount umount touch wc sed env ulimit echo cat sleep ls tty stty id readlink head grep") {
 		if err := os.Symlink("busybox", filepath.Join(h.rootfs, "bin", a)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	h.cfg = runtime.Config{
 		Run:          filepath.Join(dir, "run"),
-		ShimPath:     testx.BuildBinary(t, "github.com/cleatlabs/cleat/cmd/cleat-shim", "seccomp,netgo,osusergo", true),
+		ShimPath:     shimProgram(t),
 		CgroupParent: h.parent,
 	}
 	h.Driver = h.daemon()
@@ -273,9 +272,11 @@ func TestDaemonReplaced(t *testing.T) {
 	r := h.request("sh", "-c", "echo before; cat; echo after; exit 5")
 	r.OpenStdin = true
 	task := h.create(r)
+	a := h.attach(task, runtime.AttachOptions{Stdout: true})
 	if err := task.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	a.expect("before")
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -339,20 +340,6 @@ func TestShimKilled(t *testing.T) {
 	}
 }
 
-func TestOtherRuntime(t *testing.T) {
-	runc, err := exec.LookPath("runc")
-	if err != nil {
-		t.Skip("runc is not installed")
-	}
-	h := newHost(t)
-	r := h.request("sh", "-c", "echo by another; exit 4")
-	r.Runtime = runc
-	out, _, exit := h.output(r)
-	if out != "by another\n" || exit.Code != 4 {
-		t.Errorf("%q, %+v", out, exit)
-	}
-}
-
 func TestManyAtOnce(t *testing.T) {
 	h := newHost(t)
 	var reqs []runtime.CreateRequest
@@ -383,27 +370,4 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-func BenchmarkRun(b *testing.B) {
-	h := newHost(b)
-	for b.Loop() {
-		r := h.request("true")
-		if err := os.MkdirAll(r.Log.Dir, 0o755); err != nil {
-			b.Fatal(err)
-		}
-		task, err := h.Create(b.Context(), r)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if err := task.Start(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := task.Wait(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-		if err := task.Delete(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

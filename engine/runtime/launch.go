@@ -2,10 +2,12 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,23 +41,36 @@ func (d *Driver) launch() (*shimProcess, error) {
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	fd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start the shim: %w", err)
 	}
 	s := &shimProcess{pid: cmd.Process.Pid, client: wire.NewClient(conn), ended: make(chan struct{})}
-	d.wg.Go(func() {
+	held, err := newPidfd(fd)
+	if err != nil {
+		s.dismiss()
+		return nil, err
+	}
+	// The pidfd stands for the process from here on.
+	if err := cmd.Process.Release(); err != nil {
+		d.log.Debug("release the shim's process", "error", err)
+	}
+	d.reapers.Go(func() {
+		defer close(s.ended)
+		defer held.close()
 		// Its exit status says nothing that its socket has not said.
-		_ = cmd.Wait()
-		close(s.ended)
+		err := held.ended(context.Background())
+		if err = errors.Join(err, held.reap()); err != nil {
+			d.log.Warn("could not reap a shim", "pid", s.pid, "error", err)
+		}
 	})
 	return s, nil
 }
 
-// take gives a spare shim, or a fresh one, and sees to the next spare.
+// take gives a spare shim, or a fresh one.
 func (d *Driver) take() (*shimProcess, error) {
-	defer d.refill()
 	for {
 		select {
 		case s := <-d.spares:
@@ -79,7 +94,7 @@ func (d *Driver) refill() {
 		return
 	}
 	d.filling = true
-	d.wg.Go(func() {
+	d.background.Go(func() {
 		s, err := d.launch()
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -88,12 +103,12 @@ func (d *Driver) refill() {
 			d.log.Warn("could not start a spare shim", "error", err)
 			return
 		}
-		select {
-		case d.spares <- s:
-			if !d.stopped {
+		if !d.stopped {
+			select {
+			case d.spares <- s:
 				return
+			default:
 			}
-		default:
 		}
 		s.dismiss()
 	})
@@ -110,34 +125,42 @@ func (d *Driver) Start(context.Context) error {
 	if err := os.MkdirAll(d.cfg.Run, 0o711); err != nil {
 		return err
 	}
+	// libcontainer wants the root's path without symbolic links.
+	run, err := filepath.EvalSymlinks(d.cfg.Run)
+	if err != nil {
+		return err
+	}
+	d.cfg.Run = run
 	d.refill()
 	return nil
 }
 
-// Stop ends the spares and forgets the containers, which run on.
+// Stop ends the spares and lets go of the containers, which run on. What
+// waits for one of them gets class Unavailable.
 func (d *Driver) Stop(ctx context.Context) error {
 	d.mu.Lock()
 	d.stopped = true
 	tasks := d.tasks
 	d.tasks = map[*task]struct{}{}
 	d.mu.Unlock()
-	for done := false; !done; {
+	for t := range tasks {
+		// Nothing is owed to a connection.
+		_ = t.client.Close()
+	}
+	d.background.Wait()
+	for {
 		select {
 		case s := <-d.spares:
 			s.dismiss()
 			select {
 			case <-s.ended:
 			case <-ctx.Done():
+				return ctx.Err()
 			}
 		default:
-			done = true
+			return nil
 		}
 	}
-	for t := range tasks {
-		// Nothing is owed to a connection.
-		_ = t.client.Close()
-	}
-	return nil
 }
 
 // Name implements lifecycle.Component.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cleatlabs/cleat/engine/runtime/wire"
 	"github.com/cleatlabs/cleat/internal/errdefs"
@@ -19,6 +20,17 @@ type process struct {
 
 	mu  sync.Mutex
 	pid int
+
+	// One request serves every Wait: a canceled one leaves nothing behind in
+	// the shim. over is closed when exit and waitErr are set.
+	waitOnce sync.Once
+	over     chan struct{}
+	exit     Exit
+	waitErr  error
+}
+
+func newProcess(t *task, exec string, pid int) *process {
+	return &process{task: t, exec: exec, pid: pid, over: make(chan struct{})}
 }
 
 func (p *process) proc() wire.Proc { return wire.Proc{Exec: p.exec} }
@@ -49,15 +61,53 @@ func (p *process) Signal(ctx context.Context, sig syscall.Signal) error {
 }
 
 func (p *process) Wait(ctx context.Context) (Exit, error) {
+	p.await()
+	select {
+	case <-p.over:
+		return p.exit, p.waitErr
+	case <-ctx.Done():
+		return Exit{}, ctx.Err()
+	}
+}
+
+// await begins to wait for the process.
+func (p *process) await() {
+	p.waitOnce.Do(func() {
+		if !p.task.driver.spawn(func() {
+			defer close(p.over)
+			p.exit, p.waitErr = p.askExit()
+		}) {
+			p.waitErr = errdefs.Unavailablef("the daemon stops")
+			close(p.over)
+		}
+	})
+}
+
+func (p *process) askExit() (Exit, error) {
 	var e wire.Exit
-	err := p.task.client.Call(ctx, wire.OpWait, p.proc(), &e)
-	if !errors.Is(err, wire.ErrClosed) {
+	err := p.task.client.Call(context.Background(), wire.OpWait, p.proc(), &e)
+	switch {
+	case !errors.Is(err, wire.ErrClosed):
 		return Exit(e), fromWire(err)
-	}
-	if p.task.driver.isStopped() {
+	case p.task.driver.isStopped():
 		return Exit{}, errdefs.Unavailablef("the daemon stops")
+	case p.exec != "":
+		// It ended with its container, or with the shim.
+		return Exit{Code: 137, At: time.Now(), Lost: !p.task.deleting.Load()}, nil
+	default:
+		return p.task.lost()
 	}
-	return p.task.lost()
+}
+
+// spawn runs f unless the driver has stopped, and has Stop wait for it.
+func (d *Driver) spawn(f func()) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return false
+	}
+	d.background.Go(f)
+	return true
 }
 
 func (d *Driver) isStopped() bool {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,9 +30,8 @@ type task struct {
 	group   string // cgroups path
 	dirs    cgroup.Dirs
 
-	lostOnce sync.Once
-	lostExit Exit
-	lostErr  error
+	// deleting says that the connection ends because we want it to.
+	deleting atomic.Bool
 }
 
 var _ Task = (*task)(nil)
@@ -42,10 +42,12 @@ func (d *Driver) newTask(id string, client *wire.Client, shimPid, initPid int, g
 		return nil, errors.Join(err, client.Close())
 	}
 	t := &task{driver: d, id: id, dir: d.dir(id), client: client, shimPid: shimPid, group: group, dirs: dirs}
-	t.process = &process{task: t, pid: initPid}
+	t.process = newProcess(t, "", initPid)
 	d.mu.Lock()
 	d.tasks[t] = struct{}{}
 	d.mu.Unlock()
+	// So that the shim's death is noticed even when nobody waits.
+	t.await()
 	return t, nil
 }
 
@@ -99,7 +101,7 @@ func (t *task) Exec(ctx context.Context, r ExecRequest) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &process{task: t, exec: r.ID}, nil
+	return newProcess(t, r.ID, 0), nil
 }
 
 func (t *task) LoadExec(ctx context.Context, id string) (Process, error) {
@@ -107,26 +109,51 @@ func (t *task) LoadExec(ctx context.Context, id string) (Process, error) {
 	if err := t.call(ctx, wire.OpProcess, wire.Proc{Exec: id}, &st); err != nil {
 		return nil, err
 	}
-	return &process{task: t, exec: id, pid: st.Pid}, nil
+	return newProcess(t, id, st.Pid), nil
 }
 
 // Delete kills what is left and removes everything. A shim that does not
 // answer any more is removed by force.
 func (t *task) Delete(ctx context.Context) error {
+	if _, err := os.Lstat(t.dir); errors.Is(err, os.ErrNotExist) {
+		return nil // repeated
+	}
+	shim, heldErr := openPidfd(t.shimPid)
+	if heldErr == nil {
+		defer shim.close()
+	}
 	err := t.client.Call(ctx, wire.OpDelete, nil, nil)
-	// From here on the shim ends by itself, or is made to.
+	t.deleting.Store(err == nil)
 	t.driver.forget(t)
 	if cerr := t.client.Close(); cerr != nil {
 		t.driver.log.Debug("close connection to shim", "container", t.id, "error", cerr)
 	}
+	// Whoever waits gets the exit from the folder, if not from the shim.
+	<-t.over
 	if err != nil {
 		if !errors.Is(err, wire.ErrClosed) {
 			t.driver.log.Warn("the shim could not remove its container; removing it by force", "container", t.id, "error", err)
 		}
 		return t.driver.Purge(ctx, t.id)
 	}
-	return removeFolder(t.dir, nil)
+	if err := removeFolder(t.dir, nil); err != nil {
+		return err
+	}
+	if heldErr != nil {
+		return nil // it has ended already
+	}
+	// It ends at once, or stays some seconds for a client that still reads
+	// the last output; nothing of the container is left either way.
+	ctx, cancel := context.WithTimeout(ctx, lastOutput)
+	defer cancel()
+	if err := shim.ended(ctx); err != nil {
+		t.driver.log.Debug("the shim stays for a client that does not read", "container", t.id)
+	}
+	return nil
 }
+
+// lastOutput is how long Delete waits for a shim whose clients still read.
+const lastOutput = time.Second
 
 func (d *Driver) forget(t *task) {
 	d.mu.Lock()
@@ -137,17 +164,15 @@ func (d *Driver) forget(t *task) {
 // lost is the end of a container whose shim died: what still runs is killed,
 // because nobody holds its streams or sees its end, and the exit is recorded.
 func (t *task) lost() (Exit, error) {
-	t.lostOnce.Do(func() {
-		// The shim may have written the exit just before it ended.
-		if e, err := readExit(t.dir); err == nil {
-			t.lostExit = *e
-			return
-		}
-		t.lostErr = t.dirs.Kill()
-		t.lostExit = Exit{Code: 137, At: time.Now(), Lost: true}
-		if err := atomicfile.WriteVolatileJSON(filepath.Join(t.dir, wire.ExitFile), wire.Exit(t.lostExit), 0o600); err != nil {
-			t.driver.log.Warn("could not record the end of a container without shim", "container", t.id, "error", err)
-		}
-	})
-	return t.lostExit, t.lostErr
+	// The shim may have written the exit just before it ended.
+	if e, err := readExit(t.dir); err == nil {
+		return *e, nil
+	}
+	err := t.dirs.Kill()
+	exit := Exit{Code: 137, At: time.Now(), Lost: true}
+	if werr := atomicfile.WriteJSON(filepath.Join(t.dir, wire.ExitFile), wire.Exit(exit), 0o600); werr != nil &&
+		!errors.Is(werr, os.ErrNotExist) { // purged meanwhile
+		t.driver.log.Warn("could not record the end of a container without shim", "container", t.id, "error", werr)
+	}
+	return exit, err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteserrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -24,10 +23,11 @@ func Classify(err error, repository string) error {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 		return err
-	case errors.Is(err, docker.ErrInvalidAuthorization) && strings.Contains(err.Error(), "no basic auth credentials"):
-		return errdefs.As(errdefs.ErrUnauthenticated, err)
 	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return errdefs.NotFoundf("pull access denied for %s, repository does not exist or may require 'docker login': %w", repository, err)
+		// Not class unauthenticated: docker's client would ask for a password
+		// on its terminal, or wait for ever without one.
+		err = errdefs.NotFoundf("pull access denied for %s, repository does not exist or may require 'docker login': %w", repository, err)
+		return errdefs.WithHint(err, "log in to the registry with `cleat login`")
 	case errors.As(err, &one):
 		return fromRegistry(one)
 	case errors.As(err, &list) && len(list) > 0 && errors.As(list[0], &one):

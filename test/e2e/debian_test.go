@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -20,8 +19,8 @@ func TestDebian(t *testing.T) {
 
 	d.Cleat("run", "-d", "--name", "web", "-p", "127.0.0.1:18300:80", "debian:test", "nginx", "-g", "daemon off;")
 	lab.Eventually(t, "nginx answers", func() bool {
-		out, err := exec.Command("busybox", "wget", "-T", "2", "-qO-", "http://127.0.0.1:18300/").Output()
-		return err == nil && strings.Contains(string(out), "nginx")
+		out, err := lab.Fetch("http://127.0.0.1:18300/")
+		return err == nil && strings.Contains(out, "nginx")
 	})
 	d.Cleat("rm", "-f", "web")
 

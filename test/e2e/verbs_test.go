@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -19,11 +20,25 @@ import (
 // and with cleat, against one daemon, and looks after each that no container
 // is left.
 func TestVerbs(t *testing.T) {
-	d := lab.StartDaemon(t)
+	d := lab.StartDaemon(t, "--config", withRuntime(t))
 	d.Cleat("load", "-q", "-i", lab.Busybox(t))
 	for _, cli := range []string{"docker", "cleat"} {
 		t.Run(cli, func(t *testing.T) { runScripts(t, d, cli, "testdata/verbs") })
 	}
+}
+
+// withRuntime is a configuration that knows Debian's runc as "another".
+func withRuntime(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal("runc is not installed: use `make test`")
+	}
+	file := filepath.Join(t.TempDir(), "cleatd.yaml")
+	if err := os.WriteFile(file, []byte("container: {runtimes: {another: {path: "+path+"}}}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // TestCleat runs the scripts of what only cleat has.
@@ -58,6 +73,9 @@ func runScripts(t *testing.T, d *lab.Daemon, cli, dir string) {
 				t.Errorf("containers left: %s", d.Cleat("ps", "-a"))
 				d.Cleat(append([]string{"rm", "-f"}, strings.Fields(left)...)...)
 			}
+			// A script that failed must not fail those after it.
+			d.Cleat("network", "prune", "-f")
+			d.Cleat("volume", "prune", "-af")
 		})
 	}
 }

@@ -118,7 +118,7 @@ func TestContainersOutliveTheDaemon(t *testing.T) {
 	if got := d.Cleat("exec", "counter", "echo", "exec works"); got != "exec works" {
 		t.Errorf("exec: %q", got)
 	}
-	if _, err := d.Client("busybox", "wget", "-T", "5", "-qO-", "http://127.0.0.1:18099/passwd"); err != nil {
+	if _, err := lab.Fetch("http://127.0.0.1:18099/passwd"); err != nil {
 		t.Errorf("published port: %v", err)
 	}
 	lab.Eventually(t, "the restart policy goes on", func() bool {

@@ -82,15 +82,19 @@ func (c *client) put(s logs.Stream, p []byte) {
 func (c *client) awaitRoom() bool {
 	before := c.progress
 	c.mu.Unlock()
+	defer c.mu.Lock()
 	t := time.NewTimer(c.stall)
+	defer t.Stop()
 	select {
-	case <-c.room:
+	case <-c.room: // perhaps of an earlier chunk: the caller looks again
+		return true
 	case <-c.drained:
+		return true
 	case <-t.C:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.progress != before || c.dead
 	}
-	t.Stop()
-	c.mu.Lock()
-	return c.progress != before || len(c.pending) < clientBuffer || c.dead
 }
 
 // kill drops the client; the lock is held.

@@ -12,8 +12,11 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/engine/runtime/cgroup"
 	"github.com/cleatlabs/cleat/engine/runtime/wire"
 )
 
@@ -22,12 +25,19 @@ import (
 type command struct {
 	req  *wire.Create
 	reap *reaper
+	// hide is a mount that the runtime must not see, or "".
+	hide string
 	// rootUID and rootGID own the pipes, for containers with a user namespace.
 	rootUID, rootGID int
 }
 
 func newCommand(req *wire.Create, reap *reaper) *command {
 	c := &command{req: req, reap: reap}
+	if filepath.Base(req.Runtime) == "crun" && cgroups.IsCgroup2HybridMode() {
+		// It refuses machines with both versions of control groups, unless it
+		// sees only the first.
+		c.hide = filepath.Join(cgroup.Mountpoint, "unified")
+	}
 	for _, m := range req.Spec.Linux.UIDMappings {
 		if m.ContainerID == 0 {
 			c.rootUID = int(m.HostID)
@@ -46,7 +56,7 @@ func (c *command) create(io *stdio) (int, error) {
 		return 0, err
 	}
 	var pid int
-	err := isolated(!c.req.SharedMounts, func() error {
+	err := c.apart(!c.req.SharedMounts, func() error {
 		if err := mountAll(c.req.Spec.Root.Path, c.req.Rootfs); err != nil {
 			return err
 		}
@@ -91,11 +101,29 @@ func (c *command) exec(id string, p *specs.Process, openStdin bool, io *stdio) (
 	}
 	file := filepath.Join(c.req.Dir, name)
 	defer os.Remove(file)
-	return c.launch(openStdin, io, "exec-"+id, "exec", "--detach", "--process", file)
+	var pid int
+	err := c.apart(c.hide != "", func() error {
+		var err error
+		pid, err = c.launch(openStdin, io, "exec-"+id, "exec", "--detach", "--process", file)
+		return err
+	})
+	return pid, err
 }
 
 func (c *command) pause() error  { return c.run("pause", c.req.ID) }
 func (c *command) resume() error { return c.run("resume", c.req.ID) }
+
+// apart runs f on a thread of its own, as isolated does, with hide hidden.
+func (c *command) apart(private bool, f func() error) error {
+	return isolated(private, func() error {
+		if private && c.hide != "" {
+			if err := unix.Unmount(c.hide, unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("hide %s: %w", c.hide, err)
+			}
+		}
+		return f()
+	})
+}
 
 func (c *command) update(r *specs.LinuxResources) error {
 	data, err := json.Marshal(r)
@@ -104,7 +132,7 @@ func (c *command) update(r *specs.LinuxResources) error {
 	}
 	cmd := c.cmd("", "update", "--resources", "-", c.req.ID)
 	cmd.Stdin = bytes.NewReader(data)
-	return c.finish(cmd, "update", "")
+	return c.apart(c.hide != "", func() error { return c.finish(cmd, "update", "") })
 }
 
 func (c *command) oomKills() uint64 { return oomKills(c.req, nil) }
@@ -179,7 +207,9 @@ func (c *command) launch(openStdin bool, io *stdio, name, verb string, args ...s
 	return strconv.Atoi(strings.TrimSpace(string(data)))
 }
 
-func (c *command) run(args ...string) error { return c.finish(c.cmd("", args...), args[0], "") }
+func (c *command) run(args ...string) error {
+	return c.apart(c.hide != "", func() error { return c.finish(c.cmd("", args...), args[0], "") })
+}
 
 // cmd prepares a call. Errors go to logFile, or else to standard error.
 func (c *command) cmd(logFile string, args ...string) *exec.Cmd {

@@ -56,10 +56,10 @@ func createContainer(req *wire.Create, reap *reaper, takeWarnings func() []strin
 	c := &container{req: req, reap: reap, dirs: dirs, priv: ownPrivileges(), now: time.Now,
 		execs: make(map[string]*process)}
 	warnings := degrade(req.Spec.Process, c.priv)
-	if req.Runtime == "" {
-		c.launch = &libct{req: req}
-	} else {
+	if req.Runtime != "" {
 		c.launch = newCommand(req, reap)
+	} else if c.launch, err = newLibct(req); err != nil {
+		return nil, nil, err
 	}
 	log, err := logs.OpenWriter(req.Log)
 	if err != nil {

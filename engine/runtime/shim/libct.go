@@ -1,3 +1,5 @@
+//go:build cgo
+
 package shim
 
 import (
@@ -6,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/opencontainers/cgroups"
 	// Sets device rules; cgroup managers refuse to without it.
 	_ "github.com/opencontainers/cgroups/devices"
 	"github.com/opencontainers/cgroups/manager"
@@ -14,7 +15,9 @@ import (
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 
+	"github.com/cleatlabs/cleat/engine/runtime/seccomp"
 	"github.com/cleatlabs/cleat/engine/runtime/wire"
 )
 
@@ -27,6 +30,8 @@ type libct struct {
 	// resources is what the container has now; update changes it.
 	resources specs.LinuxResources
 }
+
+func newLibct(req *wire.Create) (launcher, error) { return &libct{req: req}, nil }
 
 func (l *libct) create(io *stdio) (int, error) {
 	spec := l.req.Spec
@@ -109,8 +114,19 @@ func (l *libct) launch(p *libcontainer.Process, openStdin bool, io *stdio) (int,
 }
 
 func (l *libct) startProcess(p *libcontainer.Process) (int, error) {
+	profile, err := seccomp.Open(l.req.SeccompCache, l.req.Spec.Linux.Seccomp)
+	if err != nil {
+		logrus.Warnf("the seccomp profile is compiled again: %v", err)
+	}
+	defer profile.Close()
+	if profile != nil {
+		p.ExtraFiles = []*os.File{profile.File}
+	}
 	if err := l.ct.Start(p); err != nil {
 		return 0, err
+	}
+	if err := profile.Keep(); err != nil {
+		logrus.Warnf("the compiled seccomp profile is not kept: %v", err)
 	}
 	return p.Pid()
 }
@@ -121,8 +137,7 @@ func (l *libct) resume() error { return l.ct.Resume() }
 // update changes the limits that r names.
 func (l *libct) update(r *specs.LinuxResources) error {
 	next := mergeResources(l.resources, r)
-	spec := *l.req.Spec
-	linux := *spec.Linux
+	spec, linux := *l.req.Spec, *l.req.Spec.Linux
 	linux.Resources = &next
 	spec.Linux = &linux
 	cg, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: l.req.ID, Spec: &spec}, nil)
@@ -131,7 +146,6 @@ func (l *libct) update(r *specs.LinuxResources) error {
 	}
 	// Device rules stay as they are.
 	cg.SkipDevices = true
-	cg.Resources.SkipDevices = true
 	state, err := l.ct.State()
 	if err != nil {
 		return err
@@ -153,20 +167,6 @@ func (l *libct) oomKills() uint64 {
 		return 0
 	}
 	return oomKills(l.req, state.CgroupPaths)
-}
-
-// oomKills reads the kernel's counter. A group that is gone killed nobody.
-func oomKills(req *wire.Create, paths map[string]string) uint64 {
-	cg := &cgroups.Cgroup{Path: req.Spec.Linux.CgroupsPath, Resources: &cgroups.Resources{}}
-	m, err := manager.NewWithPaths(cg, paths)
-	if err != nil {
-		return 0
-	}
-	n, err := m.OOMKillCount()
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 func (l *libct) destroy() error {

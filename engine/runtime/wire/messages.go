@@ -94,6 +94,8 @@ type Create struct {
 	Log          logs.Config `json:"log"`
 	Runtime      string      `json:"runtime,omitempty"`
 	RuntimeArgs  []string    `json:"runtimeArgs,omitempty"`
+	// SeccompCache is a folder for compiled seccomp profiles, "" for none.
+	SeccompCache string `json:"seccompCache,omitempty"`
 	// StallTimeout is how long an attached client may accept nothing while
 	// its buffer is full before it is dropped.
 	StallTimeout time.Duration `json:"stallTimeout,omitempty"`
