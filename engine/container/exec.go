@@ -2,6 +2,8 @@ package container
 
 import (
 	"context"
+	"errors"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +31,33 @@ type execSession struct {
 	proc    runtime.Process
 	code    *int
 	endedAt time.Time
+	// ended is closed once the end of a started process is recorded.
+	ended chan struct{}
+}
+
+// recordedEnd is an attachment whose output ends no sooner than the exit code
+// can be asked for: clients ask as soon as they see the end.
+type recordedEnd struct {
+	runtime.Attachment
+	ended, over <-chan struct{}
+}
+
+func (a recordedEnd) Output() io.Reader { return endReader{a.Attachment.Output(), a} }
+
+type endReader struct {
+	io.Reader
+	a recordedEnd
+}
+
+func (r endReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		select {
+		case <-r.a.ended:
+		case <-r.a.over: // the daemon stops
+		}
+	}
+	return n, err
 }
 
 // execMemory is how long an ended exec can be inspected.
@@ -47,7 +76,7 @@ func (s *Service) ExecCreate(_ context.Context, ref string, r container.ExecCrea
 		return "", err
 	}
 	r.Cmd, r.Env = slices.Clone(r.Cmd), slices.Clone(r.Env)
-	e := &execSession{id: newID(), c: c, req: r}
+	e := &execSession{id: newID(), c: c, req: r, ended: make(chan struct{})}
 	now := s.clock.Now()
 	s.mu.Lock()
 	for id, old := range s.execs {
@@ -152,6 +181,9 @@ func (s *Service) ExecStart(ctx context.Context, execID string, r container.Exec
 	if !s.spawn(func() { s.awaitExec(e, proc) }) {
 		s.log.Debug("the daemon stops while an exec starts", "container", e.c.id)
 	}
+	if a != nil {
+		a = recordedEnd{Attachment: a, ended: e.ended, over: s.ctx.Done()}
+	}
 	return a, e.req.Tty, nil
 }
 
@@ -167,6 +199,7 @@ func (s *Service) awaitExec(e *execSession, proc runtime.Process) {
 	e.mu.Lock()
 	e.running, e.code, e.endedAt = false, &exit.Code, s.clock.Now()
 	e.mu.Unlock()
+	close(e.ended)
 	s.publishExec(e, events.ActionExecDie, map[string]string{"exitCode": strconv.Itoa(exit.Code)})
 }
 
