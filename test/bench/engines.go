@@ -108,7 +108,14 @@ func startPodman(dir string) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{name: "podman", program: program, flags: []string{
+	// Its own defaults ask for more than a machine without CAP_SYS_RESOURCE
+	// gives, and for crun, which refuses some cgroup layouts.
+	conf := filepath.Join(dir, "containers.conf")
+	text := "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n[engine]\nruntime = \"runc\"\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	e := &engine{name: "podman", program: program, env: []string{"CONTAINERS_CONF=" + conf}, flags: []string{
 		"--root", filepath.Join(dir, "podman"), "--runroot", filepath.Join(dir, "prun"), "--cgroup-manager", "cgroupfs", "--events-backend", "file",
 	}}
 	return e, e.do("info")

@@ -66,6 +66,11 @@ func run(only string, rounds int) error {
 		if err := e.do("load", "-i", archive); err != nil {
 			return err
 		}
+		if err := e.do("run", "--rm", "busybox", "true"); err != nil {
+			fmt.Println("left out:", err)
+			e.stop()
+			b.engines = b.engines[:len(b.engines)-1]
+		}
 	}
 	if len(b.engines) == 0 || b.engines[0].name != "cleat" {
 		return errors.New("cleatd did not start; is bin/ built?")
