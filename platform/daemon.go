@@ -65,6 +65,7 @@ func New(cfg Config, log *slog.Logger) (*Daemon, error) {
 }
 
 func (d *Daemon) buildImages(p *parts) error {
+	store.LogTo(d.log)
 	name, sn, err := snapshot.Open(d.cfg.Snapshot, d.log)
 	if err != nil {
 		return err

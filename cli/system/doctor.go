@@ -1,16 +1,17 @@
 package system
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cleatlabs/cleat/cli/env"
 	"github.com/cleatlabs/cleat/cli/formatting"
+	"github.com/cleatlabs/cleat/internal/machine"
 )
 
 // NewDoctorCommand is `cleat doctor`.
@@ -37,18 +38,28 @@ func NewDoctorCommand(e *env.Env) *cobra.Command {
 				}
 				return formatting.Object(e.Out, out.Output, v)
 			}
-			return printJSON(e.Out, raw)
+			return printReport(e.Out, raw)
 		},
 	})
 	out.AddOutput(cmd.Flags())
 	return cmd
 }
 
-func printJSON(w io.Writer, raw json.RawMessage) error {
-	var b bytes.Buffer
-	if err := json.Indent(&b, raw, "", "  "); err != nil {
+// printReport prints a line per check, and what to do about those that are not
+// well. An engine that is not ours may answer something else: that is printed
+// as it came.
+func printReport(w io.Writer, raw json.RawMessage) error {
+	var r machine.Report
+	if err := json.Unmarshal(raw, &r); err != nil || len(r.Checks) == 0 {
+		_, err := fmt.Fprintln(w, strings.TrimSpace(string(raw)))
 		return err
 	}
-	_, err := fmt.Fprintln(w, strings.TrimSpace(b.String()))
-	return err
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range r.Checks {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Status, c.Name, c.Detail)
+		if c.Remedy != "" {
+			fmt.Fprintf(t, "\t\t-> %s\n", c.Remedy)
+		}
+	}
+	return t.Flush()
 }
