@@ -33,6 +33,13 @@ type Config struct {
 	BindAddress netip.Addr `yaml:"bindAddress"`
 	// ResolvConf is the host's. Default /etc/resolv.conf.
 	ResolvConf string `yaml:"resolvConf"`
+	// Spares is how many namespaces are made ahead of need, 0 or 1. Default 1;
+	// -1 for none.
+	Spares int `yaml:"spares"`
+	// FallbackDNS is for containers on the default network when the host has
+	// only resolvers on its own loopback. Default 8.8.8.8 and 8.8.4.4, as in
+	// Docker.
+	FallbackDNS []netip.Addr `yaml:"fallbackDNS"`
 }
 
 // Validate fills defaults and refuses what cannot work.
@@ -56,6 +63,15 @@ func (c *Config) Validate() error {
 			c.Pools = append(c.Pools, ipam.Supply{Base: netip.MustParsePrefix(base), Size: 24})
 		}
 		c.Pools = append(c.Pools, ipam.Supply{Base: c.privateV6(), Size: 64})
+	}
+	switch {
+	case c.Spares == 0:
+		c.Spares = 1
+	case c.Spares < -1 || c.Spares > 1:
+		return fmt.Errorf("spares: %d is not 1, or -1 for none", c.Spares)
+	}
+	if c.FallbackDNS == nil {
+		c.FallbackDNS = []netip.Addr{netip.AddrFrom4([4]byte{8, 8, 8, 8}), netip.AddrFrom4([4]byte{8, 8, 4, 4})}
 	}
 	for _, p := range c.Pools {
 		if err := p.Validate(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -222,11 +223,7 @@ func (m *Manager) realize(n *bridgeNetwork) error {
 		if n.Link == "" {
 			return errdefs.Invalidf("a macvlan network needs a parent interface: -o parent=eth0")
 		}
-		l, err := m.conn.LinkByName(n.Link)
-		if err != nil {
-			return errdefs.Invalidf("parent interface %s: %w", n.Link, err)
-		}
-		n.index = l.Index
+		return m.ensureParent(n)
 	}
 	return nil
 }
@@ -235,11 +232,56 @@ func (m *Manager) undo(n *bridgeNetwork) error {
 	var errs []error
 	if n.isBridge() {
 		errs = append(errs, m.table.RemoveBridge(n.Link))
-		if n.Made {
-			errs = append(errs, deleteLink(m.conn, n.Link))
-		}
+	}
+	if n.Made && !m.linkShared(n) {
+		errs = append(errs, deleteLink(m.conn, n.Link))
 	}
 	return errors.Join(append(errs, m.erase(n.ID))...)
+}
+
+// ensureParent finds the parent of a macvlan. A name like eth0.50 that does not
+// exist is made: the VLAN 50 of eth0.
+func (m *Manager) ensureParent(n *bridgeNetwork) error {
+	_, err := m.conn.LinkByName(n.Link)
+	if !errors.Is(err, kernel.ErrNoLink) {
+		return err
+	}
+	base, id, ok := vlanOf(n.Link)
+	if !ok {
+		return errdefs.Invalidf("parent interface %s: %w", n.Link, err)
+	}
+	l, err := m.conn.LinkByName(base)
+	if err != nil {
+		return errdefs.Invalidf("parent interface %s: %w", n.Link, err)
+	}
+	if err := m.conn.Do(kernel.NewVLAN(n.Link, l.Index, id)); err != nil {
+		return fmt.Errorf("make interface %s: %w", n.Link, err)
+	}
+	n.Made = true
+	return m.save(n)
+}
+
+// linkShared says whether another network has the same parent.
+func (m *Manager) linkShared(n *bridgeNetwork) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range m.networks {
+		if o.ID != n.ID && o.Link == n.Link {
+			o.Made = o.Made || n.Made // the last one removes it; it is remade after a restart
+			return true
+		}
+	}
+	return false
+}
+
+// vlanOf splits the name of a VLAN's interface. It is pure.
+func vlanOf(link string) (base string, id uint16, ok bool) {
+	i := strings.LastIndexByte(link, '.')
+	if i <= 0 || len(link) > maxIfname {
+		return "", 0, false
+	}
+	v, err := strconv.ParseUint(link[i+1:], 10, 12)
+	return link[:i], uint16(v), err == nil && v > 0 && v < 4095
 }
 
 // addresses completes the subnets and gateways of a network.
@@ -269,7 +311,7 @@ func (m *Manager) addresses(n *bridgeNetwork, used []netip.Prefix) error {
 	}
 	for i := range n.IPAM.Config {
 		c := &n.IPAM.Config[i]
-		if !c.Gateway.IsValid() && n.isBridge() {
+		if !c.Gateway.IsValid() {
 			c.Gateway = ipam.First(c.Subnet)
 		}
 	}
@@ -318,7 +360,9 @@ func (m *Manager) ensureBridge(n *bridgeNetwork) error {
 	if l.Kind != "bridge" {
 		return errdefs.Conflictf("interface %s is no bridge", n.Link)
 	}
+	m.mu.Lock()
 	n.index = l.Index
+	m.mu.Unlock()
 	var reqs []kernel.Request
 	for _, g := range n.gateways() {
 		if g.Addr().Is6() {

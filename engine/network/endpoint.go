@@ -1,15 +1,17 @@
 package network
 
 import (
-	"crypto/rand"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/engine/network/ipam"
 	"github.com/cleatlabs/cleat/engine/network/kernel"
@@ -37,9 +39,7 @@ func (e *endpoint) addr(v6 bool) netip.Addr {
 
 // join adds a network to the sandbox: addresses, link, routes of the subnet.
 func (m *Manager) join(s *sandbox, ref string, want *network.EndpointSettings) error {
-	m.mu.Lock()
-	n, e, err := m.reserve(s, ref, want)
-	m.mu.Unlock()
+	n, e, err := m.allot(s, ref, want)
 	if err != nil || e == nil {
 		return err
 	}
@@ -51,6 +51,76 @@ func (m *Manager) join(s *sandbox, ref string, want *network.EndpointSettings) e
 		return fmt.Errorf("join network %s: %w", n.Name, err)
 	}
 	m.announce(s, e, events.ActionConnect)
+	return nil
+}
+
+// allot is reserve, after the addresses that it may need have been freed.
+func (m *Manager) allot(s *sandbox, ref string, want *network.EndpointSettings) (*bridgeNetwork, *endpoint, error) {
+	if err := m.bury(want, false); err != nil {
+		return nil, nil, err
+	}
+	try := func() (*bridgeNetwork, *endpoint, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.reserve(s, ref, want)
+	}
+	n, e, err := try()
+	if errors.Is(err, ipam.ErrFull) || errors.Is(err, ipam.ErrFull6) {
+		if err := m.bury(want, true); err != nil {
+			return nil, nil, err
+		}
+		return try()
+	}
+	return n, e, err
+}
+
+// manyDying is how many closed endpoints may wait before they are looked at.
+const manyDying = 64
+
+// bury gives back the addresses of closed endpoints whose interfaces the kernel
+// has taken down. Until then an old interface could answer for a new
+// container's address. Interfaces with an address that is wanted, or all of
+// them, are removed at once, which takes the kernel some 20 ms.
+func (m *Manager) bury(want *network.EndpointSettings, all bool) error {
+	static := want != nil && want.IPAMConfig != nil && (want.IPAMConfig.IPv4Address.IsValid() || want.IPAMConfig.IPv6Address.IsValid())
+	m.mu.RLock()
+	n := len(m.dying)
+	m.mu.RUnlock()
+	if n == 0 || !static && !all && n < manyDying {
+		return nil
+	}
+	m.burying.Lock()
+	defer m.burying.Unlock()
+	m.mu.RLock()
+	dying := slices.Clone(m.dying)
+	m.mu.RUnlock()
+	links, err := m.conn.Links()
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, l := range links {
+		there[l.Name] = true
+	}
+	gone := map[*endpoint]bool{}
+	for _, e := range dying {
+		wanted := static && (e.V4.Addr() == want.IPAMConfig.IPv4Address || e.V6.IsValid() && e.V6.Addr() == want.IPAMConfig.IPv6Address)
+		if there[e.HostLink] && (all || wanted) {
+			if err := deleteLink(m.conn, e.HostLink); err != nil {
+				return err
+			}
+			there[e.HostLink] = false
+		}
+		gone[e] = !there[e.HostLink]
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dying = slices.DeleteFunc(m.dying, func(e *endpoint) bool {
+		if gone[e] {
+			m.release(e)
+		}
+		return gone[e]
+	})
 	return nil
 }
 
@@ -91,9 +161,14 @@ func (m *Manager) reserve(s *sandbox, ref string, want *network.EndpointSettings
 		return nil, nil, err
 	}
 	if e.MAC == nil {
-		e.MAC = randomMAC()
+		e.MAC = endpointMAC(e)
 	}
-	e.Link = freeName(s.state.Endpoints)
+	if e.Link = want.DriverOpts[optIfname]; e.Link == "" {
+		e.Link = freeName(s.state.Endpoints)
+	} else if slices.ContainsFunc(s.state.Endpoints, func(x *endpoint) bool { return x.Link == e.Link }) {
+		m.release(e)
+		return nil, nil, errdefs.Invalidf("interface name %s is used twice", e.Link)
+	}
 	if n.isBridge() {
 		e.HostLink = "v" + e.ID[:maxIfname-2]
 	}
@@ -156,53 +231,123 @@ func freeName(all []*endpoint) string {
 	}
 }
 
-// randomMAC is a locally administered address that no other container has had,
-// so that neighbours' caches do not lead astray.
-func randomMAC() network.HardwareAddr {
-	mac := make(net.HardwareAddr, 6)
-	// crypto/rand.Read never fails.
-	_, _ = rand.Read(mac)
-	mac[0] = mac[0]&^1 | 2
-	return network.HardwareAddr(mac)
+// endpointMAC is a locally administered address made of the IP address, so that
+// what neighbours remember stays true when the IP address comes back.
+func endpointMAC(e *endpoint) network.HardwareAddr {
+	if e.V4.IsValid() {
+		a := e.V4.Addr().As4()
+		return network.HardwareAddr{0x02, 0x42, a[0], a[1], a[2], a[3]}
+	}
+	return network.HardwareAddr(macOf(e.V6.Addr().String()))
 }
 
 // plug makes the endpoint's link and gives it its addresses.
 func (m *Manager) plug(n *bridgeNetwork, e *endpoint, f *kernel.Fresh) error {
-	mac, mtu := net.HardwareAddr(e.MAC), n.mtu(m.cfg.MTU)
+	make := m.plugBridge
 	if n.Driver == driverMacvlan {
-		parent, err := m.conn.LinkByName(n.Link)
-		if err != nil {
-			return err
-		}
-		mode, _ := macvlanMode(n.Options[optMode]) // checked at create
-		err = m.conn.Do(kernel.Macvlan{Name: e.Link, Parent: parent.Index, Mode: mode, MTU: mtu, MAC: mac, NS: f.FD()}.Request())
-		if err != nil {
-			return fmt.Errorf("make a macvlan on %s: %w", n.Link, err)
-		}
-	} else {
-		reqs := []kernel.Request{kernel.Veth{Host: e.HostLink, Peer: e.Link, Master: n.index, MTU: mtu, MAC: mac, NS: f.FD()}.Request()}
-		if !n.option(optICC, true) {
-			reqs = append(reqs, kernel.Isolate(e.HostLink))
-		}
-		if err := m.conn.Do(reqs...); err != nil {
-			return fmt.Errorf("make a veth pair: %w", err)
-		}
+		make = m.plugMacvlan
+	}
+	if err := make(n, e, f); err != nil {
+		return err
 	}
 	l, err := f.Conn.LinkByName(e.Link)
 	if err != nil {
 		return err
 	}
-	var reqs []kernel.Request
-	if !e.V6.IsValid() {
-		reqs = append(reqs, kernel.NoLinkLocal(e.Link))
+	sysctls := endpointSysctls(e)
+	if haveV6() {
+		// Neighbours must not be able to give the container IPv6 routes or
+		// addresses that nobody asked for.
+		first := [2]string{"net.ipv6.conf." + e.Link + ".disable_ipv6", "1"}
+		if e.V6.IsValid() {
+			first = [2]string{"net.ipv6.conf." + e.Link + ".accept_ra", "0"}
+		}
+		sysctls = append([][2]string{first}, sysctls...)
 	}
+	if len(sysctls) > 0 {
+		if err := f.Do(m.home, func() error { return writeSysctls(sysctls, e.Link) }); err != nil {
+			return err
+		}
+	}
+	var reqs []kernel.Request
 	for _, a := range []netip.Prefix{e.V4, e.V6} {
 		if a.IsValid() {
 			reqs = append(reqs, kernel.AddAddress(l.Index, a))
 		}
 	}
+	if c := e.Settings.IPAMConfig; c != nil {
+		for _, a := range c.LinkLocalIPs {
+			bits := 16
+			if a.Is6() {
+				bits = 64
+			}
+			reqs = append(reqs, kernel.AddAddress(l.Index, netip.PrefixFrom(a.Unmap(), bits)))
+		}
+	}
 	if err := f.Conn.Do(append(reqs, kernel.LinkUp(l.Index))...); err != nil {
 		return fmt.Errorf("set up %s: %w", e.Link, err)
+	}
+	return nil
+}
+
+// endpointSysctls are those of the driver option: "net.X.conf.IFNAME.K=V,...".
+// It is pure.
+func endpointSysctls(e *endpoint) [][2]string {
+	var all [][2]string
+	for pair := range strings.SplitSeq(e.Settings.DriverOpts[optSysctls], ",") {
+		if k, v, ok := strings.Cut(pair, "="); ok {
+			all = append(all, [2]string{strings.ReplaceAll(k, "IFNAME", e.Link), v})
+		}
+	}
+	return all
+}
+
+func (m *Manager) plugBridge(n *bridgeNetwork, e *endpoint, f *kernel.Fresh) error {
+	quiet := !n.option(optICC, true)
+	pair := func() error {
+		m.mu.RLock()
+		master := n.index
+		m.mu.RUnlock()
+		reqs := []kernel.Request{kernel.Veth{
+			Host: e.HostLink, Peer: e.Link, Master: master, MTU: n.mtu(m.cfg.MTU), MAC: net.HardwareAddr(e.MAC), NS: f.FD(),
+		}.Request()}
+		if quiet || m.hairpin {
+			reqs = append(reqs, kernel.SetPort(e.HostLink, m.hairpin, quiet))
+		}
+		return m.conn.Do(reqs...)
+	}
+	err := pair()
+	if err == nil {
+		return nil
+	}
+	if _, gone := m.conn.LinkByName(n.Link); errors.Is(gone, kernel.ErrNoLink) {
+		// Somebody removed the bridge: the network is to work nevertheless.
+		m.log.Warn("a bridge has disappeared; made again", "bridge", n.Link, "network", n.Name)
+		if err := m.ensureBridge(n); err != nil {
+			return err
+		}
+		err = pair()
+	}
+	if errors.Is(err, unix.EXFULL) {
+		return errdefs.As(errdefs.ErrExhausted, fmt.Errorf("network %s has as many containers as a Linux bridge has ports", n.Name))
+	}
+	if err != nil {
+		return fmt.Errorf("make a veth pair: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) plugMacvlan(n *bridgeNetwork, e *endpoint, f *kernel.Fresh) error {
+	parent, err := m.conn.LinkByName(n.Link)
+	if err != nil {
+		return err
+	}
+	mode, _ := macvlanMode(n.Options[optMode]) // checked at create
+	err = m.conn.Do(kernel.Macvlan{
+		Name: e.Link, Parent: parent.Index, Mode: mode, MTU: n.mtu(m.cfg.MTU), MAC: net.HardwareAddr(e.MAC), NS: f.FD(),
+	}.Request())
+	if err != nil {
+		return fmt.Errorf("make a macvlan on %s: %w", n.Link, err)
 	}
 	return nil
 }
@@ -215,6 +360,14 @@ func (m *Manager) leave(s *sandbox, e *endpoint) error {
 	return m.inside(s, func(f *kernel.Fresh) error { return deleteLink(f.Conn, e.Link) })
 }
 
+// byPriority puts the endpoint that gives the default gateway first: the
+// highest priority, then the network's name, as Docker does.
+func byPriority(all []*endpoint) []*endpoint {
+	return slices.SortedFunc(slices.Values(all), func(a, b *endpoint) int {
+		return cmp.Or(cmp.Compare(b.Settings.GwPriority, a.Settings.GwPriority), strings.Compare(a.Name, b.Name))
+	})
+}
+
 type gatewayRoute struct {
 	link string
 	dst  netip.Prefix
@@ -225,8 +378,7 @@ type gatewayRoute struct {
 // family: by the first endpoint, in order of priority, whose network leads
 // outside. mu is held.
 func (m *Manager) gatewayRoutes(s *sandbox) []gatewayRoute {
-	ordered := slices.Clone(s.state.Endpoints)
-	slices.SortStableFunc(ordered, func(a, b *endpoint) int { return b.Settings.GwPriority - a.Settings.GwPriority })
+	ordered := byPriority(s.state.Endpoints)
 	var routes []gatewayRoute
 	for _, v6 := range []bool{false, true} {
 		dst := netip.PrefixFrom(netip.IPv4Unspecified(), 0)

@@ -262,6 +262,9 @@ func checkEndpoint(n *bridgeNetwork, e *network.EndpointSettings) error {
 	if n.predefined() && len(e.Aliases) > 0 && n.Name != network.NetworkBridge {
 		return errdefs.Invalidf("network-scoped aliases are only supported for user-defined networks")
 	}
+	if name := e.DriverOpts[optIfname]; len(name) > maxIfname || strings.ContainsAny(name, "/ :\t\n") || name == "." || name == ".." {
+		return errdefs.Invalidf("invalid interface name %q", name)
+	}
 	if e.IPAMConfig == nil {
 		return nil
 	}

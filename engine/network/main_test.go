@@ -163,6 +163,7 @@ func (r *rig) start(live ...string) {
 	check(r.t, m.Start(r.ctx))
 	check(r.t, m.Restore(r.ctx, live))
 	r.m = m
+	r.eventually("the spare namespace", func() bool { return len(m.spare.ready) == 1 })
 }
 
 // killed leaves the manager as kill -9 would: its descriptors are closed, and
@@ -286,8 +287,8 @@ func (r *rig) in(box *Sandbox, f func() error) error {
 }
 
 // serve answers every TCP connection and UDP datagram on the port with the
-// word and the client's address.
-func (r *rig) serve(box *Sandbox, port int, word string) {
+// word and the client's address, until stop.
+func (r *rig) serve(box *Sandbox, port int, word string) (stop func()) {
 	r.t.Helper()
 	var l net.Listener
 	var p net.PacketConn
@@ -321,7 +322,9 @@ func (r *rig) serve(box *Sandbox, port int, word string) {
 			}
 		}
 	})
-	r.t.Cleanup(func() { l.Close(); p.Close(); wg.Wait() })
+	stop = func() { l.Close(); p.Close(); wg.Wait() }
+	r.t.Cleanup(stop)
+	return stop
 }
 
 // ask connects from a namespace ("here" with box home) and returns what the
@@ -449,6 +452,7 @@ func machine(t testing.TB) []string {
 			all = append(all, fmt.Sprintf("set %s %d", s.Name, len(elements)))
 		}
 	}
+	// The spare namespace is made in the background.
 	fds, err := os.ReadDir("/proc/self/fd")
 	check(t, err)
 	all = append(all, fmt.Sprintf("fds %d", len(fds)), fmt.Sprintf("goroutines %d", runtime.NumGoroutine()))
@@ -489,4 +493,3 @@ func flushRuleset(t testing.TB) {
 	c.FlushRuleset()
 	check(t, c.Flush())
 }
-

@@ -31,15 +31,23 @@ type Manager struct {
 	conn    *kernel.Conn
 	table   *rules.Table
 	watcher *rules.Watcher
+	spare   *spare // nil: none
+	// hairpin says that the kernel shows bridged frames to the packet rules
+	// (br_netfilter): a container's way to its own published port then stays
+	// in the bridge, which must be ready to send back where it came from.
+	hairpin bool
 
 	// changing serialises changes of the set of networks, which take a while.
 	changing sync.Mutex
 	// mu guards the maps and what is in them. It is held for bookkeeping only,
 	// never during a system call that waits.
-	mu        sync.RWMutex
+	mu sync.RWMutex
+	// burying serialises bury.
+	burying   sync.Mutex
 	networks  map[string]*bridgeNetwork // by ID
 	sandboxes map[string]*sandbox
-	held      map[string]string // host port -> container, see portKey
+	held      map[portKey]string // host port -> sandbox
+	dying     []*endpoint        // closed; the kernel still has their interfaces, so we their addresses
 }
 
 // New returns a manager; it changes nothing on the machine.
@@ -49,7 +57,7 @@ func New(cfg Config, log *slog.Logger, pub Publisher) (*Manager, error) {
 	}
 	return &Manager{
 		cfg: cfg, log: log, events: pub,
-		networks: map[string]*bridgeNetwork{}, sandboxes: map[string]*sandbox{}, held: map[string]string{},
+		networks: map[string]*bridgeNetwork{}, sandboxes: map[string]*sandbox{}, held: map[portKey]string{},
 	}, nil
 }
 
@@ -81,6 +89,10 @@ func (m *Manager) Start(context.Context) (err error) {
 
 func (m *Manager) begin() error {
 	m.forwarding()
+	for _, name := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"} {
+		v, err := kernel.ReadSysctl(name)
+		m.hairpin = m.hairpin || err == nil && v == "1"
+	}
 	if err := m.load(); err != nil {
 		return err
 	}
@@ -93,12 +105,23 @@ func (m *Manager) begin() error {
 				return err
 			}
 		}
+		if n.Driver == driverMacvlan {
+			if err := m.ensureParent(n); err != nil {
+				// Its containers cannot start; the others can.
+				m.log.Error("the parent of a network is missing", "network", n.Name, "error", err)
+			}
+		}
 	}
 	// The rules are left as they are until Restore knows all published ports,
 	// so that those of running containers are never away.
 	var err error
-	m.watcher, err = m.table.Watch(m.log, func() {})
-	return err
+	if m.watcher, err = m.table.Watch(m.log, func() {}); err != nil {
+		return err
+	}
+	if m.cfg.Spares > 0 {
+		m.spare = newSpare(m.home, m.log)
+	}
+	return nil
 }
 
 // forwarding lets the kernel route between bridges and wires. Where it may not
@@ -122,7 +145,7 @@ func (m *Manager) Stop(context.Context) error {
 	for _, s := range m.sandboxes {
 		all = append(all, s)
 	}
-	m.sandboxes = map[string]*sandbox{}
+	m.sandboxes, m.dying = map[string]*sandbox{}, nil
 	m.mu.Unlock()
 	var errs []error
 	for _, s := range all {
@@ -132,7 +155,7 @@ func (m *Manager) Stop(context.Context) error {
 }
 
 func (m *Manager) close() error {
-	var errs []error
+	errs := []error{m.spare.close()}
 	if m.watcher != nil {
 		errs = append(errs, m.watcher.Close())
 	}
@@ -145,7 +168,7 @@ func (m *Manager) close() error {
 	if m.home != nil {
 		errs = append(errs, m.home.Close())
 	}
-	m.watcher, m.table, m.conn, m.home = nil, nil, nil, nil
+	m.spare, m.watcher, m.table, m.conn, m.home = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -162,7 +185,7 @@ func (m *Manager) Purge(context.Context) error {
 	}
 	var errs []error
 	for _, n := range m.networks {
-		if n.isBridge() && n.Made {
+		if n.Made {
 			errs = append(errs, deleteLink(conn, n.Link))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/engine/network/kernel"
 	"github.com/cleatlabs/cleat/engine/network/rules"
 	"github.com/cleatlabs/cleat/internal/errdefs"
 )
@@ -78,7 +79,7 @@ func parseRange(s string) (first, last uint16, err error) {
 }
 
 // publishPorts publishes what the sandbox's request asks for. Ports belong to
-// the sandbox; they lead to its first endpoint in a bridge network.
+// the sandbox; they lead to the endpoint that portTarget names.
 func (m *Manager) publishPorts(s *sandbox) error {
 	m.mu.RLock()
 	target, bind := m.portTarget(s)
@@ -91,26 +92,87 @@ func (m *Manager) publishPorts(s *sandbox) error {
 		return nil // nothing leads to networks none and internal
 	}
 	ports := network.PortMap{}
-	var published []rules.Publish
-	var relays []relay
 	for _, w := range all {
-		got, err := m.grant(s, w, target)
+		got, err := m.grant(s, w)
 		if err != nil {
 			return fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w",
 				s.state.Request.Name, target.ID, err)
 		}
-		ports[w.port] = append(ports[w.port], got.bindings...)
-		published = append(published, got.publish...)
-		relays = append(relays, got.relays...)
+		ports[w.port] = append(ports[w.port], got...)
 	}
 	m.mu.Lock()
-	s.state.Ports, s.state.Published, s.state.Proxied = ports, published, relays
+	s.state.Ports = ports
 	m.mu.Unlock()
-	return m.table.Publish(published)
+	return m.aim(s)
 }
 
+// aim makes the sandbox's ports lead to the endpoint that they should lead to
+// now, which joining and leaving networks may change.
+func (m *Manager) aim(s *sandbox) error {
+	if len(s.holds) == 0 {
+		return nil
+	}
+	var v4, v6 netip.Addr
+	m.mu.Lock()
+	if target, _ := m.portTarget(s); target != nil {
+		v4, v6 = target.V4.Addr(), target.V6.Addr()
+	}
+	old := s.state.Published
+	var published []rules.Publish
+	s.state.Proxied = nil
+	for _, h := range s.holds {
+		to, translate := aimOne(h.relay, v4, v6)
+		h.target.Store(&to)
+		h.Target = to
+		s.state.Proxied = append(s.state.Proxied, h.relay)
+		if translate {
+			published = append(published, rules.Publish{Proto: h.Proto, Host: h.Host, Target: to})
+		}
+	}
+	s.state.Published = published
+	m.mu.Unlock()
+	if slices.Equal(old, published) {
+		return nil
+	}
+	err := errors.Join(m.table.Unpublish(old), m.table.Publish(published))
+	m.forgetFlows(append(old, published...))
+	return err
+}
+
+// aimOne is where a port of the host leads, given the addresses of the target
+// endpoint (each may be absent), and whether packet rules can do it. It is pure.
+func aimOne(r relay, v4, v6 netip.Addr) (to netip.AddrPort, translate bool) {
+	same, other := v4, v6
+	if r.Host.Addr().Is6() {
+		same, other = v6, v4
+	}
+	switch {
+	case same.IsValid():
+		return netip.AddrPortFrom(same, r.Port.Num()), true
+	case other.IsValid():
+		return netip.AddrPortFrom(other, r.Port.Num()), false
+	}
+	return netip.AddrPort{}, false
+}
+
+// forgetFlows makes the kernel forget UDP peers of these ports: it would go on
+// sending them where it did before.
+func (m *Manager) forgetFlows(ports []rules.Publish) {
+	for _, p := range ports {
+		if p.Proto != unix.IPPROTO_UDP {
+			continue
+		}
+		if err := kernel.ForgetUDP(p.Host); err != nil {
+			m.log.Debug("old UDP flows are not forgotten", "port", p.Host, "error", err)
+		}
+	}
+}
+
+// portTarget is the endpoint that published ports lead to, and the address of
+// the host that they are published on by default: the one with the default
+// gateway. mu is held.
 func (m *Manager) portTarget(s *sandbox) (*endpoint, netip.Addr) {
-	for _, e := range s.state.Endpoints {
+	for _, e := range byPriority(s.state.Endpoints) {
 		n := m.networks[e.Network]
 		if n == nil || !n.isBridge() || n.Internal {
 			continue
@@ -124,86 +186,62 @@ func (m *Manager) portTarget(s *sandbox) (*endpoint, netip.Addr) {
 	return nil, netip.Addr{}
 }
 
-// granted is one published port.
-type granted struct {
-	bindings []network.PortBinding
-	publish  []rules.Publish
-	relays   []relay
-}
+// anyPort is how often a free port is looked for: what is free for IPv4 may be
+// taken for IPv6.
+const anyPort = 50
 
-// grant takes a host port for w, with everything that makes it lead to target.
-func (m *Manager) grant(s *sandbox, w wish, target *endpoint) (*granted, error) {
+// grant takes a host port for w.
+func (m *Manager) grant(s *sandbox, w wish) ([]network.PortBinding, error) {
 	if w.first == 0 {
-		for range 20 { // the kernel's choice for IPv4 may be taken for IPv6
-			g, err := m.grantPort(s, w, 0, target)
+		var last error
+		for range anyPort {
+			got, err := m.grantPort(s, w, 0)
 			if !errors.Is(err, errdefs.ErrConflict) {
-				return g, err
+				return got, err
 			}
+			last = err
 		}
-		return nil, errdefs.Conflictf("no free port was found for %s", w.port)
+		return nil, last
 	}
 	var last error
 	for p := int(w.first); p <= int(w.last); p++ {
-		g, err := m.grantPort(s, w, uint16(p), target)
+		got, err := m.grantPort(s, w, uint16(p))
 		if err == nil || !errors.Is(err, errdefs.ErrConflict) {
-			return g, err
+			return got, err
 		}
 		last = err
 	}
 	if w.first != w.last {
-		return nil, errdefs.Conflictf("all ports of %s:%d-%d are allocated", w.host, w.first, w.last)
+		return nil, errdefs.Conflictf("Bind for %s:%d-%d failed: all ports are allocated", w.host, w.first, w.last)
 	}
 	return nil, last
 }
 
-func (m *Manager) grantPort(s *sandbox, w wish, port uint16, target *endpoint) (*granted, error) {
+func (m *Manager) grantPort(s *sandbox, w wish, port uint16) ([]network.PortBinding, error) {
 	proto := uint8(unix.IPPROTO_TCP)
 	if w.port.Proto() == network.UDP {
 		proto = unix.IPPROTO_UDP
 	}
-	g := &granted{}
+	hosts := []netip.Addr{w.host}
+	if w.host == netip.IPv4Unspecified() && haveV6() {
+		hosts = append(hosts, netip.IPv6Unspecified())
+	}
 	var holds []*hold
-	fail := func(err error) (*granted, error) {
-		for _, h := range holds {
-			err = errors.Join(err, h.close())
-		}
-		return nil, err
-	}
-	every := w.host.IsUnspecified()
-	if w.host.Is4() {
-		host, err := m.hold(s.id, proto, netip.AddrPortFrom(w.host, port))
+	var bindings []network.PortBinding
+	for _, host := range hosts {
+		h, err := m.relay(s.id, relay{Proto: proto, Host: netip.AddrPortFrom(host, port), Port: w.port})
 		if err != nil {
-			return fail(err)
+			for _, h := range holds {
+				err = errors.Join(err, h.close())
+			}
+			return nil, err
 		}
-		holds, port = append(holds, host), host.at.Port()
-		if target.V4.IsValid() {
-			g.publish = append(g.publish, rules.Publish{Proto: proto, Host: host.at, Target: netip.AddrPortFrom(target.V4.Addr(), w.port.Num())})
-		}
-		g.bindings = append(g.bindings, network.PortBinding{HostIP: w.host, HostPort: strconv.Itoa(int(port))})
-	}
-	if w.host.Is6() || every && haveV6() {
-		host := w.host
-		if host.Is4() {
-			host = netip.IPv6Unspecified()
-		}
-		at := netip.AddrPortFrom(host, port)
-		to := netip.AddrPortFrom(target.V4.Addr(), w.port.Num())
-		if target.V6.IsValid() {
-			to = netip.AddrPortFrom(target.V6.Addr(), w.port.Num())
-		}
-		h, err := m.relay(s.id, relay{Proto: proto, Host: at, Target: to})
-		if err != nil {
-			return fail(err)
-		}
+		port = h.Host.Port()
 		holds = append(holds, h)
-		if target.V6.IsValid() {
-			g.publish = append(g.publish, rules.Publish{Proto: proto, Host: h.at, Target: to})
-		}
-		g.relays = append(g.relays, relay{Proto: proto, Host: h.at, Target: to})
-		g.bindings = append(g.bindings, network.PortBinding{HostIP: host, HostPort: strconv.Itoa(int(h.at.Port()))})
+		bindings = append(bindings, network.PortBinding{HostIP: host, HostPort: strconv.Itoa(int(port))})
 	}
 	s.holds = append(s.holds, holds...)
-	return g, nil
+	return bindings, nil
 }
 
 // unpublish ends what publishPorts began.
@@ -215,5 +253,7 @@ func (m *Manager) unpublish(s *sandbox) error {
 	if len(published) == 0 {
 		return nil
 	}
-	return m.table.Unpublish(published)
+	err := m.table.Unpublish(published)
+	m.forgetFlows(published)
+	return err
 }

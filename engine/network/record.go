@@ -3,7 +3,6 @@ package network
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -35,6 +34,10 @@ const (
 	optMTU        = "com.docker.network.driver.mtu"
 	optParent     = "parent"
 	optMode       = "macvlan_mode"
+
+	// Of an endpoint.
+	optIfname  = "com.docker.network.endpoint.ifname"
+	optSysctls = "com.docker.network.endpoint.sysctls"
 )
 
 // bridgeNetwork is a network as recorded in root/ID.json, with its addresses
@@ -74,7 +77,7 @@ func (n *bridgeNetwork) mtu(def int) int {
 }
 
 func (n *bridgeNetwork) rules() rules.Bridge {
-	return rules.Bridge{Name: n.Link, Internal: n.Internal, Masquerade: !n.Internal && n.option(optMasquerade, true)}
+	return rules.Bridge{Name: n.Link, Internal: n.Internal, Quiet: !n.option(optICC, true), Masquerade: !n.Internal && n.option(optMasquerade, true)}
 }
 
 // gateways are the addresses of the bridge, with the length of the subnet.
@@ -169,9 +172,4 @@ func (m *Manager) load() error {
 	return nil
 }
 
-func (m *Manager) erase(id string) error {
-	if err := os.Remove(m.file(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+func (m *Manager) erase(id string) error { return atomicfile.Remove(m.file(id)) }

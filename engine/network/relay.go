@@ -9,26 +9,33 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatlabs/cleat/internal/errdefs"
 )
 
-// relay is a port that the daemon passes on itself: IPv6 addresses of the host
-// to containers, which packet rules cannot do for ::1, nor for containers that
-// have only IPv4.
+// relay is a port of the host that the daemon listens on for a container. The
+// listener keeps other programs from the port, and passes on what the packet
+// rules leave to it: connections to ::1, IPv6 to containers that have only
+// IPv4, and neighbours on a network without communication between containers.
 type relay struct {
-	Proto        uint8
-	Host, Target netip.AddrPort
+	Proto  uint8
+	Host   netip.AddrPort
+	Target netip.AddrPort // not valid: refuse
+	// Port is the container's, so that another endpoint can become the target.
+	Port network.Port
 }
 
-// hold keeps a port of the host from being taken by others, and may relay.
+// hold is a relay at work.
 type hold struct {
-	at    netip.AddrPort
-	close func() error
+	relay  // Host with the port that was got
+	target atomic.Pointer[netip.AddrPort]
+	close  func() error
 }
 
 func haveV6() bool {
@@ -36,24 +43,27 @@ func haveV6() bool {
 	return err == nil
 }
 
-func portKey(proto uint8, at netip.AddrPort) string { return fmt.Sprintf("%d %s", proto, at) }
+type portKey struct {
+	proto uint8
+	at    netip.AddrPort
+}
 
-// claim records the port as the sandbox's; the words for a port of another
-// container are Docker's.
+// claim records that a sandbox has the port; the words for one that is taken
+// are Docker's.
 func (m *Manager) claim(id string, proto uint8, at netip.AddrPort) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if other, ok := m.held[portKey(proto, at)]; ok && other != id {
+	if _, taken := m.held[portKey{proto, at}]; taken {
 		return errdefs.WithHint(errdefs.Conflictf("Bind for %s failed: port is already allocated", at),
 			"another container publishes it: see `cleat ps`, or publish another port")
 	}
-	m.held[portKey(proto, at)] = id
+	m.held[portKey{proto, at}] = id
 	return nil
 }
 
 func (m *Manager) unclaim(proto uint8, at netip.AddrPort) {
 	m.mu.Lock()
-	delete(m.held, portKey(proto, at))
+	delete(m.held, portKey{proto, at})
 	m.mu.Unlock()
 }
 
@@ -68,66 +78,46 @@ func bindError(at netip.AddrPort, err error) error {
 	return fmt.Errorf("failed to bind host port %s: %w", at, err)
 }
 
-// hold binds an IPv4 port without listening: packets never reach it, because
-// the rules translate them first.
-func (m *Manager) hold(id string, proto uint8, at netip.AddrPort) (*hold, error) {
-	if at.Port() != 0 {
-		if err := m.claim(id, proto, at); err != nil {
+// relay takes the port and begins to listen; port 0 takes a free one.
+func (m *Manager) relay(id string, r relay) (*hold, error) {
+	picked := r.Host.Port() == 0
+	if !picked {
+		if err := m.claim(id, r.Proto, r.Host); err != nil {
 			return nil, err
 		}
 	}
-	typ := unix.SOCK_STREAM
-	if proto == unix.IPPROTO_UDP {
-		typ = unix.SOCK_DGRAM
-	}
-	fd, err := unix.Socket(unix.AF_INET, typ|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}); err == nil {
-		var sa unix.Sockaddr
-		if sa, err = unix.Getsockname(fd); err == nil {
-			if in, ok := sa.(*unix.SockaddrInet4); ok {
-				got := netip.AddrPortFrom(at.Addr(), uint16(in.Port))
-				if at.Port() == 0 {
-					err = m.claim(id, proto, got)
-				}
-				at = got
-			}
-		}
-	}
-	if err != nil {
-		m.unclaim(proto, at)
-		return nil, errors.Join(bindError(at, err), unix.Close(fd))
-	}
-	return &hold{at: at, close: func() error {
-		m.unclaim(proto, at)
-		return unix.Close(fd)
-	}}, nil
-}
-
-// relay listens on an IPv6 port and passes on what comes.
-func (m *Manager) relay(id string, r relay) (*hold, error) {
-	if err := m.claim(id, r.Proto, r.Host); err != nil {
-		return nil, err
-	}
-	var h *hold
-	var err error
+	h := &hold{relay: r}
+	h.target.Store(&r.Target)
+	listen := h.listenTCP
 	if r.Proto == unix.IPPROTO_UDP {
-		h, err = relayUDP(r)
-	} else {
-		h, err = relayTCP(r)
+		listen = h.listenUDP
 	}
-	if err != nil {
-		m.unclaim(r.Proto, r.Host)
+	if err := listen(); err != nil {
+		if !picked {
+			m.unclaim(r.Proto, r.Host)
+		}
 		return nil, bindError(r.Host, err)
+	}
+	if picked {
+		if err := m.claim(id, r.Proto, h.Host); err != nil {
+			return nil, errors.Join(err, h.close())
+		}
 	}
 	end := h.close
 	h.close = func() error {
-		m.unclaim(r.Proto, r.Host)
-		return end()
+		err := end()
+		m.unclaim(h.Proto, h.Host)
+		return err
 	}
 	return h, nil
+}
+
+// family names the network for package net: IPv6 listeners leave IPv4 alone.
+func family(name string, a netip.Addr) string {
+	if a.Is4() {
+		return name + "4"
+	}
+	return name + "6"
 }
 
 // open counts connections and closes them when the relay ends.
@@ -166,11 +156,12 @@ func (o *open) end() {
 	o.wg.Wait()
 }
 
-func relayTCP(r relay) (*hold, error) {
-	l, err := net.ListenTCP("tcp6", net.TCPAddrFromAddrPort(r.Host))
+func (h *hold) listenTCP() error {
+	l, err := net.ListenTCP(family("tcp", h.Host.Addr()), net.TCPAddrFromAddrPort(h.Host))
 	if err != nil {
-		return nil, err
+		return err
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	o := &open{all: map[net.Conn]struct{}{}}
 	o.wg.Go(func() {
 		for {
@@ -186,21 +177,27 @@ func relayTCP(r relay) (*hold, error) {
 				_ = c.Close() // the relay ends
 				return
 			}
-			o.wg.Go(func() { passTCP(o, c, r.Target) })
+			o.wg.Go(func() { h.passTCP(ctx, o, c) })
 		}
 	})
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	return &hold{at: netip.AddrPortFrom(r.Host.Addr(), at.Port()), close: func() error {
+	h.Host = netip.AddrPortFrom(h.Host.Addr(), l.Addr().(*net.TCPAddr).AddrPort().Port())
+	h.close = func() error {
+		cancel()
 		err := l.Close()
 		o.end()
 		return err
-	}}, nil
+	}
+	return nil
 }
 
-func passTCP(o *open, c *net.TCPConn, target netip.AddrPort) {
+func (h *hold) passTCP(ctx context.Context, o *open, c *net.TCPConn) {
 	defer o.remove(c)
 	d := net.Dialer{Timeout: 10 * time.Second}
-	conn, err := d.DialContext(context.Background(), "tcp", target.String())
+	var conn net.Conn
+	err := net.ErrClosed
+	if to := h.target.Load(); to.IsValid() {
+		conn, err = d.DialContext(ctx, "tcp", to.String())
+	}
 	if err != nil {
 		_ = c.SetLinger(0) // refused there, so refused here
 		return
@@ -223,78 +220,4 @@ func pipe(dst, src *net.TCPConn) {
 		_ = src.Close() // broken: end the other direction too
 	}
 	_ = dst.CloseWrite() // a connection that is gone needs no end
-}
-
-// udpIdle is how long a UDP peer is remembered.
-const udpIdle = 90 * time.Second
-
-func relayUDP(r relay) (*hold, error) {
-	l, err := net.ListenUDP("udp6", net.UDPAddrFromAddrPort(r.Host))
-	if err != nil {
-		return nil, err
-	}
-	o := &open{all: map[net.Conn]struct{}{}}
-	o.wg.Go(func() { passUDP(o, l, r.Target) })
-	at := l.LocalAddr().(*net.UDPAddr).AddrPort()
-	return &hold{at: netip.AddrPortFrom(r.Host.Addr(), at.Port()), close: func() error {
-		err := l.Close()
-		o.end()
-		return err
-	}}, nil
-}
-
-func passUDP(o *open, l *net.UDPConn, target netip.AddrPort) {
-	var mu sync.Mutex
-	peers := map[netip.AddrPort]*net.UDPConn{}
-	buf := make([]byte, 64<<10)
-	for {
-		n, from, err := l.ReadFromUDPAddrPort(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue
-		}
-		mu.Lock()
-		c := peers[from]
-		mu.Unlock()
-		if c == nil {
-			if c, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(target)); err != nil {
-				continue
-			}
-			if !o.add(c) {
-				_ = c.Close() // the relay ends
-				return
-			}
-			mu.Lock()
-			peers[from] = c
-			mu.Unlock()
-			o.wg.Go(func() {
-				answerUDP(l, c, from)
-				mu.Lock()
-				delete(peers, from)
-				mu.Unlock()
-				o.remove(c)
-			})
-		}
-		// Datagrams may be lost; so may this one.
-		_, _ = c.Write(buf[:n])
-	}
-}
-
-// answerUDP passes answers back until none has come for a while.
-func answerUDP(l, c *net.UDPConn, to netip.AddrPort) {
-	buf := make([]byte, 64<<10)
-	for {
-		if c.SetReadDeadline(time.Now().Add(udpIdle)) != nil {
-			return
-		}
-		n, err := c.Read(buf)
-		if err != nil {
-			return
-		}
-		if _, err := l.WriteToUDPAddrPort(buf[:n], to); err != nil {
-			return
-		}
-	}
 }

@@ -214,9 +214,29 @@ func (m *Manager) files(s *sandbox) (hosts, conf []byte) {
 		return hosts, c.Internal(nameserverAddr()).Bytes()
 	}
 	if len(s.state.Endpoints) > 0 {
-		c = c.WithoutLocal()
+		c = m.reachable(c)
 	}
 	return hosts, c.Bytes()
+}
+
+// resolvedConf is where systemd-resolved lists the servers behind 127.0.0.53.
+const resolvedConf = "/run/systemd/resolve/resolv.conf"
+
+// reachable leaves out the servers on the host's loopback; where none is left,
+// those behind systemd-resolved or those of the configuration take their place.
+func (m *Manager) reachable(c resolv.Conf) resolv.Conf {
+	out := c.WithoutLocal()
+	if len(out.Nameservers) > 0 {
+		return out
+	}
+	if data, err := os.ReadFile(resolvedConf); err == nil && slices.Contains(c.Nameservers, netip.AddrFrom4([4]byte{127, 0, 0, 53})) {
+		out.Nameservers = resolv.Parse(data).WithoutLocal().Nameservers
+	}
+	if len(out.Nameservers) == 0 {
+		m.log.Warn("the host has no resolver that a container can reach; using others", "servers", m.cfg.FallbackDNS)
+		out.Nameservers = m.cfg.FallbackDNS
+	}
+	return out
 }
 
 // linkHosts are the hosts lines of links in the default network, which has no

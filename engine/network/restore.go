@@ -68,17 +68,6 @@ func (m *Manager) adopt(id string) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	var errs []error
-	for _, p := range s.state.Published {
-		if p.Host.Addr().Is6() {
-			continue // held by its relay
-		}
-		h, err := m.hold(id, p.Proto, p.Host)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		s.holds = append(s.holds, h)
-	}
 	for _, r := range s.state.Proxied {
 		h, err := m.relay(id, r)
 		if err != nil {

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/engine/network/kernel"
@@ -93,7 +95,7 @@ func (m *Manager) Open(_ context.Context, r SandboxRequest) (string, error) {
 
 func (m *Manager) open(s *sandbox, r SandboxRequest) (err error) {
 	if r.Adopt == "" {
-		s.fresh, err = kernel.NewNamespace(m.home)
+		s.fresh, err = m.spare.take(m.home)
 	} else {
 		s.fresh, err = m.enter(r.Adopt)
 	}
@@ -154,6 +156,7 @@ func (m *Manager) Setup(_ context.Context, r SandboxRequest) (*Sandbox, error) {
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	defer m.spare.more()
 	m.mu.Lock()
 	s.state.Request = r
 	m.mu.Unlock()
@@ -169,7 +172,11 @@ func (m *Manager) Setup(_ context.Context, r SandboxRequest) (*Sandbox, error) {
 		return nil, err
 	}
 	if len(r.Sysctls) > 0 {
-		if err := m.inside(s, func(f *kernel.Fresh) error { return f.Do(m.home, func() error { return writeSysctls(r.Sysctls) }) }); err != nil {
+		var all [][2]string
+		for _, k := range slices.Sorted(maps.Keys(r.Sysctls)) {
+			all = append(all, [2]string{k, r.Sysctls[k]})
+		}
+		if err := m.inside(s, func(f *kernel.Fresh) error { return f.Do(m.home, func() error { return writeSysctls(all, "") }) }); err != nil {
 			return nil, err
 		}
 	}
@@ -201,17 +208,32 @@ func joinOrder(endpoints map[string]*network.EndpointSettings) []string {
 	return names
 }
 
-func writeSysctls(sysctls map[string]string) error {
-	for k, v := range sysctls {
-		name, ok := strings.CutPrefix(strings.ReplaceAll(k, ".", "/"), "net/")
-		if !ok {
-			return errdefs.Invalidf("sysctl %s is not of the network", k)
+// writeSysctls writes sysctls of the calling thread's namespace. The name of
+// link may have dots of its own.
+func writeSysctls(sysctls [][2]string, link string) error {
+	for _, kv := range sysctls {
+		name, err := sysctlPath(kv[0], link)
+		if err != nil {
+			return err
 		}
-		if err := kernel.WriteSysctl(name, v); err != nil {
+		if err := kernel.WriteSysctl(name, kv[1]); err != nil {
 			return errdefs.As(errdefs.ErrInvalidArgument, err)
 		}
 	}
 	return nil
+}
+
+// sysctlPath turns net.ipv4.conf.eth0.x into ipv4/conf/eth0/x. It is pure.
+func sysctlPath(name, link string) (string, error) {
+	rest, ok := strings.CutPrefix(strings.ReplaceAll(name, "/", "."), "net.")
+	if !ok || strings.Contains(rest, "..") {
+		return "", errdefs.Invalidf("sysctl %s is not of the network", name)
+	}
+	head, tail, named := strings.Cut(rest, "."+link+".")
+	if link == "" || !named {
+		return strings.ReplaceAll(rest, ".", "/"), nil
+	}
+	return strings.ReplaceAll(head, ".", "/") + "/" + link + "/" + strings.ReplaceAll(tail, ".", "/"), nil
 }
 
 // settle sets what depends on all endpoints: the default routes and the name
@@ -291,25 +313,34 @@ func (m *Manager) Close(_ context.Context, id string) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	errs := []error{m.unpublish(s), s.endServices()}
-	m.mu.Lock()
+	m.mu.RLock()
 	left := s.state.Endpoints
+	m.mu.RUnlock()
 	for _, e := range left {
-		m.release(e)
+		// A namespace that is not ours alone is cleared of what we put in;
+		// and a macvlan would be in the way of the next one with its address.
+		if s.state.Request.Adopt != "" || e.HostLink == "" {
+			if err := m.leave(s, e); err != nil {
+				m.log.Debug("an interface is left to the kernel", "interface", e.Link, "container", id, "error", err)
+			}
+		}
+	}
+	m.mu.Lock()
+	for _, e := range left {
+		if s.state.Request.Adopt != "" || e.HostLink == "" {
+			m.release(e)
+		} else {
+			m.dying = append(m.dying, e)
+		}
 	}
 	s.state.Endpoints = nil
 	if m.sandboxes[id] == s {
 		delete(m.sandboxes, id)
 	}
 	m.mu.Unlock()
-	if s.state.Request.Adopt != "" {
-		// The namespace is not ours alone: take out what we put in.
-		for _, e := range left {
-			errs = append(errs, deleteLink(m.conn, e.HostLink))
-		}
-	}
 	errs = append(errs, m.removeFiles(id))
 	for _, e := range left {
-		m.announce(s, e, "disconnect")
+		m.announce(s, e, events.ActionDisconnect)
 	}
 	return errors.Join(errs...)
 }
@@ -347,10 +378,7 @@ func (m *Manager) Connect(_ context.Context, id, ref string, e *network.Endpoint
 	if err := m.join(s, ref, e); err != nil {
 		return nil, err
 	}
-	if err := m.settle(s); err != nil {
-		return nil, err
-	}
-	return m.report(s), m.saveSandbox(s)
+	return m.resettle(s)
 }
 
 // Disconnect takes a network out of a sandbox.
@@ -371,7 +399,6 @@ func (m *Manager) Disconnect(_ context.Context, id, ref string, force bool) (*Sa
 	}
 	if e != nil {
 		s.state.Endpoints = slices.DeleteFunc(s.state.Endpoints, func(x *endpoint) bool { return x == e })
-		m.release(e)
 	}
 	m.mu.Unlock()
 	if err != nil {
@@ -381,9 +408,25 @@ func (m *Manager) Disconnect(_ context.Context, id, ref string, force bool) (*Sa
 		if err := m.leave(s, e); err != nil {
 			return nil, err
 		}
-		m.announce(s, e, "disconnect")
+		m.mu.Lock()
+		m.release(e)
+		m.mu.Unlock()
+		m.announce(s, e, events.ActionDisconnect)
 	}
+	return m.resettle(s)
+}
+
+// resettle makes routes, names and ports fit the endpoints of a live sandbox,
+// after these have changed.
+func (m *Manager) resettle(s *sandbox) (*Sandbox, error) {
 	if err := m.settle(s); err != nil {
+		return nil, err
+	}
+	publish := m.aim
+	if len(s.holds) == 0 {
+		publish = m.publishPorts // the first network that ports can lead to
+	}
+	if err := publish(s); err != nil {
 		return nil, err
 	}
 	return m.report(s), m.saveSandbox(s)

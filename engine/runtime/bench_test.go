@@ -40,9 +40,7 @@ func dockerLike(t testing.TB, r *runtime.CreateRequest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if os.Getenv("NOSEC") == "" {
-		s.Linux.Seccomp = profile
-	}
+	s.Linux.Seccomp = profile
 }
 
 // BenchmarkRun is Create, Start, Wait and Delete of /bin/true as the engine

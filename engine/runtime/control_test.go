@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -345,7 +346,7 @@ func TestSeccompIsOn(t *testing.T) {
 	h := newHost(t)
 	for _, nnp := range []bool{false, true} {
 		for range 3 {
-			r := h.request("sh", "-c", "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; umount /proc; mkdir /tmp/d; echo $?")
+			r := h.request("sh", "-c", "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; ls /proc/1/fd >/tmp/l; tr '\\n' ' ' </tmp/l; mkdir /tmp/d; echo $?")
 			dockerLike(t, &r)
 			r.Spec.Linux.Seccomp.Syscalls = append(r.Spec.Linux.Seccomp.Syscalls, specs.LinuxSyscall{
 				Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: errno(syscall.EXDEV),
@@ -357,9 +358,9 @@ func TestSeccompIsOn(t *testing.T) {
 			}
 			r.Spec.Process.NoNewPrivileges = nnp
 			out, errs, _ := h.output(r)
-			want := "NoNewPrivs:\t0\nSeccomp:\t2\n1\n"
+			want := "NoNewPrivs:\t0\nSeccomp:\t2\n0 1 2 1\n"
 			if nnp {
-				want = "NoNewPrivs:\t1\nSeccomp:\t2\n1\n"
+				want = "NoNewPrivs:\t1\nSeccomp:\t2\n0 1 2 1\n"
 			}
 			if out != want || !strings.Contains(errs, "Invalid cross-device link") {
 				t.Errorf("%q, %q", out, errs)
@@ -384,3 +385,50 @@ func TestSeccompIsOn(t *testing.T) {
 }
 
 func errno(e syscall.Errno) *uint { n := uint(e); return &n }
+
+// TestUserNamespace: root inside is nobody outside, streams included.
+func TestUserNamespace(t *testing.T) {
+	h := newHost(t)
+	dir := h.cfg.Run
+	for range 2 { // the test's own folders; the engine's are passable
+		if err := os.Chmod(dir, 0o711); err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Dir(dir)
+	}
+	for _, tty := range []bool{false, true} {
+		r := h.request("sh", "-c", "id -u; head -n1 /proc/self/uid_map; echo x >/dev/stdout")
+		dockerLike(t, &r)
+		r.Spec.Process.Terminal = tty
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+		r.Spec.Linux.UIDMappings, r.Spec.Linux.GIDMappings = ids, ids
+		r.Spec.Linux.Namespaces = append(r.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		out, errs, e := h.output(r)
+		if f := strings.Fields(out); e.Code != 0 || len(f) != 5 || f[0] != "0" || f[2] != "100000" || f[4] != "x" {
+			t.Errorf("%q, %q, %+v", out, errs, e)
+		}
+	}
+}
+
+// TestManyLayers: an overlay's options may be longer than mount(2) takes.
+func TestManyLayers(t *testing.T) {
+	h := newHost(t)
+	base := filepath.Join(filepath.Dir(h.rootfs), "layers")
+	for _, place := range []string{"snapshot", strings.Repeat("n", 100)} { // the second is too long even relative to base
+		var lower []string
+		for i := range 100 {
+			dir := filepath.Join(base, fmt.Sprintf("%s-%d", place, i), "fs")
+			if err := os.MkdirAll(filepath.Join(dir, fmt.Sprint("of-", i)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			lower = append(lower, dir)
+		}
+		r := h.request("sh", "-c", "ls -d /of-* | wc -l")
+		o := r.Rootfs[0].Options
+		o[0] = "lowerdir=" + strings.Join(append(lower, h.rootfs), ":")
+		out, errs, e := h.output(r)
+		if strings.TrimSpace(out) != "100" {
+			t.Errorf("%q, %q, %+v", out, errs, e)
+		}
+	}
+}

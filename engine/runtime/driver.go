@@ -84,10 +84,9 @@ func (d *Driver) Create(ctx context.Context, r CreateRequest) (Task, error) {
 		}
 		return nil, err
 	}
-	d.background.Go(cgroup.Warm)
+	d.spawn(cgroup.Warm)
+	defer d.refillLater()
 	t, err := d.create(ctx, req)
-	// Not before, when it would take the processor from this container.
-	defer d.refill()
 	if err != nil {
 		if perr := d.Purge(context.WithoutCancel(ctx), r.ID); perr != nil {
 			d.log.Warn("could not remove a half-made container", "container", r.ID, "error", perr)

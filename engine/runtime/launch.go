@@ -9,9 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatlabs/cleat/engine/runtime/cgroup"
 	"github.com/cleatlabs/cleat/engine/runtime/wire"
 )
 
@@ -40,7 +42,9 @@ func (d *Driver) launch() (*shimProcess, error) {
 	cmd := exec.Command(d.cfg.ShimPath, d.cfg.Run)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2"}
+	// The limit is for the stages of a container's start, which inherit it; the
+	// shim raises its own.
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1"}
 	fd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
 	if err := cmd.Start(); err != nil {
@@ -114,6 +118,19 @@ func (d *Driver) refill() {
 	})
 }
 
+// refillDelay is how long the next spare waits, so that it does not take the
+// processor from the container that is being started just now.
+const refillDelay = 15 * time.Millisecond
+
+func (d *Driver) refillLater() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped || d.filling || len(d.spares) == cap(d.spares) {
+		return
+	}
+	time.AfterFunc(refillDelay, d.refill)
+}
+
 // dismiss ends a shim that has no container: without us, it has no purpose.
 func (s *shimProcess) dismiss() {
 	// The connection is gone either way.
@@ -148,6 +165,7 @@ func (d *Driver) Stop(ctx context.Context) error {
 		_ = t.client.Close()
 	}
 	d.background.Wait()
+	defer d.removeParent()
 	for {
 		select {
 		case s := <-d.spares:
@@ -160,6 +178,18 @@ func (d *Driver) Stop(ctx context.Context) error {
 		default:
 			return nil
 		}
+	}
+}
+
+// removeParent removes the containers' common control group when none is left.
+func (d *Driver) removeParent() {
+	dirs, err := cgroup.Find(d.cfg.CgroupParent)
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		// A group with containers in it, or with others of other owners, stays.
+		_ = unix.Rmdir(dir)
 	}
 }
 

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 
 func shimProgram(t testing.TB) string {
 	t.Helper()
+	// For measuring a program that was built otherwise.
 	if p := os.Getenv("CLEAT_TEST_SHIM"); p != "" {
 		return p
 	}

@@ -11,11 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attribute numbers that the libraries lack.
-const (
-	brportIsolated   = 33 // IFLA_BRPORT_ISOLATED
-	inet6AddrGenMode = 8  // IFLA_INET6_ADDR_GEN_MODE
-)
+// brportIsolated is IFLA_BRPORT_ISOLATED, which the libraries lack.
+const brportIsolated = 33
 
 func newLink(flags int) (Request, *nl.IfInfomsg) {
 	r := nl.NewNetlinkRequest(unix.RTM_NEWLINK, flags)
@@ -71,25 +68,21 @@ func (v Veth) Request() Request {
 	return r
 }
 
-// Isolate keeps the bridge port from talking to other isolated ports.
-func Isolate(name string) Request {
+// SetPort sets a bridge port: hairpin sends frames back through the port that
+// they came by, isolated keeps it from talking to other isolated ports.
+func SetPort(name string, hairpin, isolated bool) Request {
 	r, _ := newLink(0)
 	addString(r, unix.IFLA_IFNAME, name)
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
-	info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(brportIsolated, []byte{1})
+	data := info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil)
+	if hairpin {
+		data.AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
+	}
+	if isolated {
+		data.AddRtAttr(brportIsolated, []byte{1})
+	}
 	r.AddData(info)
-	return r
-}
-
-// NoLinkLocal keeps the kernel from giving the interface an IPv6 address; it
-// must come before the interface is up.
-func NoLinkLocal(name string) Request {
-	r, _ := newLink(0)
-	addString(r, unix.IFLA_IFNAME, name)
-	af := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
-	af.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(inet6AddrGenMode, []byte{1})
-	r.AddData(af)
 	return r
 }
 
@@ -158,25 +151,6 @@ func NewBridge(name string, mac net.HardwareAddr, mtu int) Request {
 	return r
 }
 
-// NewDummy makes an interface that leads nowhere, down: the parent of a macvlan
-// that was given none.
-func NewDummy(name string) Request {
-	r, _ := newLink(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
-	addString(r, unix.IFLA_IFNAME, name)
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("dummy"))
-	r.AddData(info)
-	return r
-}
-
-// RenameLink gives an interface that is down another name.
-func RenameLink(index int, name string) Request {
-	r, m := newLink(0)
-	m.Index = int32(index)
-	addString(r, unix.IFLA_IFNAME, name)
-	return r
-}
-
 // DeleteLink removes an interface, and a veth's other end, by name.
 func DeleteLink(name string) Request {
 	r := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
@@ -190,9 +164,6 @@ func DeleteLink(name string) Request {
 func AddAddress(index int, p netip.Prefix) Request {
 	return address(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, p)
 }
-
-// DeleteAddress takes an address from an interface.
-func DeleteAddress(index int, p netip.Prefix) Request { return address(unix.RTM_DELADDR, 0, index, p) }
 
 func address(typ, flags, index int, p netip.Prefix) Request {
 	r := nl.NewNetlinkRequest(typ, flags)
@@ -234,11 +205,6 @@ func family(a netip.Addr) int {
 // the interface.
 func AddRoute(index int, dst netip.Prefix, gw netip.Addr) Request {
 	return route(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, index, dst, gw)
-}
-
-// DeleteRoute undoes AddRoute.
-func DeleteRoute(index int, dst netip.Prefix, gw netip.Addr) Request {
-	return route(unix.RTM_DELROUTE, 0, index, dst, gw)
 }
 
 func route(typ, flags, index int, dst netip.Prefix, gw netip.Addr) Request {

@@ -14,6 +14,7 @@ type Bridge struct {
 	Name       string
 	Masquerade bool // what leaves gets the host's address
 	Internal   bool // nothing enters or leaves
+	Quiet      bool // its containers do not talk to each other
 }
 
 // Publish is one port of the host that leads to a container.
@@ -29,6 +30,7 @@ const (
 	setMasq     = "masquerade"
 	setInternal = "internal"
 	setSame     = "same"
+	setQuiet    = "quiet"
 	mapDNAT4    = "dnat4"
 	mapAny4     = "dnat4_any"
 	mapDNAT6    = "dnat6"
@@ -48,6 +50,7 @@ func sets() []setPlan {
 		{setBridges, dt{ifname}, nil},
 		{setMasq, dt{ifname}, nil},
 		{setInternal, dt{ifname}, nil},
+		{setQuiet, dt{ifname}, nil},
 		{setSame, dt{ifname, ifname}, nil},
 		{mapDNAT4, dt{proto, ip4, port}, dt{ip4, port}},
 		{mapAny4, dt{proto, port}, dt{ip4, port}},
@@ -64,7 +67,7 @@ type chainPlan struct {
 	rules    [][]expr.Any
 }
 
-// chains is the whole rule set. localnet is 127.0.0.0/8.
+// chains is the whole rule set.
 func chains() []chainPlan {
 	translate := join(dnat4(), dnat6())
 	return []chainPlan{
@@ -74,7 +77,12 @@ func chains() []chainPlan {
 			seq(ifname(expr.MetaKeyIIFNAME), cmp(expr.CmpOpNeq, name16("lo")), family(unix.NFPROTO_IPV4),
 				network(16, 1), cmp(expr.CmpOpEq, []byte{127}), verdict(expr.VerdictDrop)),
 		}},
-		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, translate},
+		// Containers that must not talk to each other reach a neighbour's
+		// published port by the daemon: their bridge ports are isolated, and
+		// with br_netfilter a translated frame would go straight to one.
+		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, join([][]expr.Any{
+			seq(ifname(expr.MetaKeyIIFNAME), in(setQuiet), verdict(expr.VerdictAccept)),
+		}, translate)},
 		{"output", nftables.ChainTypeNAT, nftables.ChainHookOutput, -100, translate},
 		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, [][]expr.Any{
 			// A container that reaches a neighbour by a published port: the
@@ -82,9 +90,11 @@ func chains() []chainPlan {
 			seq(sameBridge(), translated(), masquerade()),
 			seq(sameBridge(), verdict(expr.VerdictAccept)),
 			seq(ifname(expr.MetaKeyIIFNAME), in(setMasq), masquerade()),
-			// This host by 127.0.0.1.
-			seq(family(unix.NFPROTO_IPV4), network(12, 1), cmp(expr.CmpOpEq, []byte{127}),
-				ifname(expr.MetaKeyOIFNAME), in(setBridges), masquerade()),
+			// This host itself, whose 127.0.0.1 means nothing elsewhere; and,
+			// with br_netfilter, a container that reaches itself: a bridged
+			// frame has no input interface here.
+			seq(list(&expr.Meta{Key: expr.MetaKeyIIF, Register: unix.NFT_REG_1}), cmp(expr.CmpOpEq, native32(0)),
+				ifname(expr.MetaKeyOIFNAME), in(setBridges), translated(), masquerade()),
 		}},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0, [][]expr.Any{
 			seq(ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept)),
@@ -216,6 +226,9 @@ func (b Bridge) elements() map[string][]nftables.SetElement {
 	}
 	if b.Masquerade {
 		m[setMasq] = []nftables.SetElement{{Key: n}}
+	}
+	if b.Quiet {
+		m[setQuiet] = []nftables.SetElement{{Key: n}}
 	}
 	if b.Internal {
 		m[setInternal] = []nftables.SetElement{{Key: n}}

@@ -146,7 +146,7 @@ func signal(pids []int) []unix.PollFd {
 		}
 		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 		// The only failure possible here is that it has just ended.
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 	return fds
 }
@@ -179,6 +179,35 @@ func (d Dirs) Remove() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// OOMKills counts the processes of the group that the kernel has killed for
+// memory. It is 0 when there is no memory controller, or no group any more.
+func (d Dirs) OOMKills() uint64 {
+	for _, dir := range d {
+		for _, name := range []string{"memory.events", "memory.oom_control"} {
+			data, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				continue
+			}
+			if n, ok := field(string(data), "oom_kill"); ok {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// field finds the number of a line "key number".
+func field(data, key string) (uint64, bool) {
+	for line := range strings.Lines(data) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if k == key {
+			n, err := strconv.ParseUint(v, 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
 }
 
 // Exists says whether the group is left in any hierarchy.
@@ -282,7 +311,8 @@ func writeFile(path, value string) {
 	if err != nil {
 		return
 	}
-	unix.Write(fd, []byte(value))
+	// The version that lacks the meaning of the value lacks the file.
+	_, _ = unix.Write(fd, []byte(value))
 	unix.Close(fd)
 }
 

@@ -1,16 +1,22 @@
 package shim
 
 import (
-	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/cleatlabs/cleat/engine/runtime/wire"
 )
 
-// commandError matches how runc and crun say that the program of a process
-// cannot be executed, as opposed to errors of mounts and the like that
-// contain the same system errors.
-var commandError = regexp.MustCompile(`exec: "|exec /|executable file |open executable|exec format|execve|: stat `)
+// aboutCommand says whether runc or crun complains about the program of a
+// process, as opposed to mounts and the like, of which errors contain the same
+// words.
+func aboutCommand(msg string) bool {
+	if strings.Contains(msg, "mount") {
+		return false
+	}
+	words := []string{`exec: "`, "exec /", "executable file ", "open executable", "execve", ": stat "}
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(msg, w) })
+}
 
 // classify finds the class of an error that a runtime returned as text.
 func classify(err error) error {
@@ -23,7 +29,7 @@ func classify(err error) error {
 	case strings.Contains(msg, "executable file not found"),
 		strings.Contains(msg, "executable file `") && strings.Contains(msg, "not found"):
 		class = wire.NotFound
-	case !commandError.MatchString(msg) || strings.Contains(msg, "mount"):
+	case !aboutCommand(msg):
 	case strings.Contains(msg, "no such file or directory"):
 		class = wire.NotFound
 	case strings.Contains(msg, "permission denied"), strings.Contains(msg, "is a directory"):

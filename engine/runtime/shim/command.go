@@ -135,8 +135,6 @@ func (c *command) update(r *specs.LinuxResources) error {
 	return c.apart(c.hide != "", func() error { return c.finish(cmd, "update", "") })
 }
 
-func (c *command) oomKills() uint64 { return oomKills(c.req, nil) }
-
 func (c *command) destroy() error {
 	var err error
 	if _, serr := os.Stat(filepath.Join(c.stateDir(), c.req.ID)); serr == nil {

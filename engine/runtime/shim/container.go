@@ -1,7 +1,9 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -41,7 +43,9 @@ type container struct {
 	execs  map[string]*process
 	order  []string // of execs, oldest first
 	exited sync.WaitGroup
-	gone   error // of the removal of the control group
+
+	groupMu   sync.Mutex
+	groupGone bool
 }
 
 // createContainer makes the container of req, with its init waiting.
@@ -80,10 +84,7 @@ func createContainer(req *wire.Create, reap *reaper, takeWarnings func() []strin
 	if err != nil {
 		c.init.io.finish()
 		// A half-made control group is all that the launcher may have left.
-		if kerr := c.removeGroup(); kerr != nil {
-			warnings = append(warnings, kerr.Error())
-		}
-		return nil, nil, classify(err)
+		return nil, nil, errors.Join(classify(err), c.removeGroup())
 	}
 	c.init.begin(ch, false)
 	c.init.io.run()
@@ -108,7 +109,7 @@ func (c *container) awaitInit(ch *child) {
 	if err != nil {
 		code = 255 // cannot happen: nobody else reaps our children
 	}
-	exit := wire.Exit{Code: code, At: at, OOMKilled: c.launch.oomKills() > 0}
+	exit := wire.Exit{Code: code, At: at, OOMKilled: c.dirs.OOMKills() > 0}
 	c.reap.forget(ch.pid)
 	if !privatePids(c.req.Spec) {
 		// Init's end does not end the others: we do.
@@ -117,6 +118,9 @@ func (c *container) awaitInit(ch *child) {
 		}
 	}
 	c.init.io.finish()
+	if n := c.init.io.logFailed.Load(); n > 0 {
+		c.fail(fmt.Errorf("%d log entries could not be written", n))
+	}
 	if err := atomicfile.WriteJSON(filepath.Join(c.req.Dir, wire.ExitFile), exit, 0o600); err != nil {
 		c.fail(err)
 	}
@@ -128,8 +132,14 @@ func (c *container) awaitInit(ch *child) {
 	}
 }
 
-// removeGroup kills what is left and removes the control groups.
-func (c *container) removeGroup() error {
+// removeGroup kills what is left and removes the control groups, once.
+func (c *container) removeGroup() (err error) {
+	c.groupMu.Lock()
+	defer c.groupMu.Unlock()
+	if c.groupGone {
+		return nil
+	}
+	defer func() { c.groupGone = err == nil }()
 	if err := c.dirs.Remove(); err == nil {
 		return nil
 	}
@@ -140,10 +150,14 @@ func (c *container) removeGroup() error {
 	return c.dirs.Remove()
 }
 
+// fail writes down what nobody asked for, and so nobody is told.
 func (c *container) fail(err error) {
-	c.mu.Lock()
-	c.gone = err
-	c.mu.Unlock()
+	f, oerr := os.OpenFile(filepath.Join(c.req.Dir, wire.CrashFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if oerr != nil {
+		return // there is no other place
+	}
+	defer f.Close()
+	fmt.Fprintln(f, c.now().UTC().Format(time.RFC3339Nano), err)
 }
 
 // privatePids says whether the container has a PID namespace of its own, so

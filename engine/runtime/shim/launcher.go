@@ -18,8 +18,6 @@ type launcher interface {
 	pause() error
 	resume() error
 	update(r *specs.LinuxResources) error
-	// oomKills counts the processes that the kernel killed for memory.
-	oomKills() uint64
 	// destroy removes what the launcher made. All processes have ended.
 	destroy() error
 }

@@ -3,6 +3,7 @@
 package shim
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -32,6 +33,11 @@ type libct struct {
 }
 
 func newLibct(req *wire.Create) (launcher, error) { return &libct{req: req}, nil }
+
+// rehearseLibct is rehearse for libcontainer's types.
+func rehearseLibct() {
+	_, _ = json.Marshal(&libcontainer.State{})
+}
 
 func (l *libct) create(io *stdio) (int, error) {
 	spec := l.req.Spec
@@ -159,14 +165,6 @@ func (l *libct) update(r *specs.LinuxResources) error {
 	}
 	l.resources = next
 	return nil
-}
-
-func (l *libct) oomKills() uint64 {
-	state, err := l.ct.State()
-	if err != nil {
-		return 0
-	}
-	return oomKills(l.req, state.CgroupPaths)
 }
 
 func (l *libct) destroy() error {

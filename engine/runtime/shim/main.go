@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ func Main() int {
 		return 1
 	}
 	pinCgroupRoot()
+	runtime.GOMAXPROCS(2)
 	w := new(warnings)
 	logrus.SetOutput(w)
 	logrus.SetLevel(logrus.WarnLevel)
@@ -49,6 +51,7 @@ func Main() int {
 	m.hurry()
 	s := newServer(newReaper(), w, m)
 	go s.boot(conn)
+	rehearse()
 	<-s.over
 	s.linger(lingering)
 	return 0

@@ -66,7 +66,7 @@ func (r *reaper) collect() {
 			}
 			var status unix.WaitStatus
 			// Still running, or none of ours after all: nothing to do.
-			unix.Wait4(pid, &status, unix.WNOHANG, nil)
+			_, _ = unix.Wait4(pid, &status, unix.WNOHANG, nil)
 		}
 	}
 }

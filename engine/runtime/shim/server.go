@@ -107,7 +107,7 @@ func (s *server) serve(conn *net.UnixConn) {
 			go func() {
 				err := s.delete()
 				// A daemon that is gone repeats the request to a shim that is gone.
-				answer(req.Seq, nil, err)
+				_ = answer(req.Seq, nil, err)
 				if err == nil {
 					s.finish()
 				}
@@ -116,7 +116,7 @@ func (s *server) serve(conn *net.UnixConn) {
 			go func() {
 				body, err := s.handle(&req)
 				// A daemon that is gone asks again when it is back.
-				answer(req.Seq, body, err)
+				_ = answer(req.Seq, body, err)
 			}()
 		}
 	}
@@ -157,7 +157,8 @@ func (s *server) crashFile(dir string) {
 	if err != nil {
 		return // without it, a crash is only seen, not explained
 	}
-	debug.SetCrashOutput(f, debug.CrashOptions{})
+	// Fails only when f cannot be duplicated.
+	_ = debug.SetCrashOutput(f, debug.CrashOptions{})
 	f.Close()
 }
 
@@ -168,7 +169,8 @@ func (s *server) undo() {
 		return
 	}
 	if s.delete() == nil {
-		os.RemoveAll(ct.req.Dir)
+		// What stays is found by the daemon's next life.
+		_ = os.RemoveAll(ct.req.Dir)
 	}
 	s.finish()
 }
@@ -195,7 +197,7 @@ func (s *server) attach(conn *net.UnixConn, req *wire.Request, answer func(uint6
 	}
 	if err != nil {
 		// Whether the client hears it or has gone, the connection ends.
-		answer(req.Seq, nil, err)
+		_ = answer(req.Seq, nil, err)
 		conn.Close()
 		return
 	}

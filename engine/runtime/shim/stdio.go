@@ -202,7 +202,7 @@ func (s *stdio) awaitPumps() {
 			case <-t.C:
 				if p.read.Load() >= target[i] {
 					// Fails only for a file that is not pollable: no file here.
-					p.r.SetReadDeadline(time.Unix(1, 0))
+					_ = p.r.SetReadDeadline(time.Unix(1, 0))
 					<-p.done
 					open = false
 				}
@@ -246,7 +246,7 @@ func (s *stdio) attach(conn *net.UnixConn, opts wire.Attach, ready func() error)
 	if ended {
 		// Nothing more comes; the client sees end of file. An error here means
 		// that the client has gone, which is all the same.
-		ready()
+		_ = ready()
 		conn.Close()
 		return
 	}
@@ -268,7 +268,8 @@ func (s *stdio) input(c *client) {
 		if n > 0 && c.opts.Stdin {
 			if !s.writeStdin(buf[:n]) {
 				// The process does not read any more: the client gets EPIPE.
-				c.conn.CloseRead()
+				// Closed already: the client has gone.
+				_ = c.conn.CloseRead()
 				if hungUp(c.conn) {
 					c.drop()
 				}
