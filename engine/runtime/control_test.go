@@ -346,7 +346,7 @@ func TestSeccompIsOn(t *testing.T) {
 	h := newHost(t)
 	for _, nnp := range []bool{false, true} {
 		for range 3 {
-			r := h.request("sh", "-c", "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; ls /proc/1/fd >/tmp/l; tr '\\n' ' ' </tmp/l; mkdir /tmp/d; echo $?")
+			r := h.request("sh", "-c", "grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; ls /proc/1/fd; mkdir /tmp/d; echo $?")
 			dockerLike(t, &r)
 			r.Spec.Linux.Seccomp.Syscalls = append(r.Spec.Linux.Seccomp.Syscalls, specs.LinuxSyscall{
 				Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: errno(syscall.EXDEV),
@@ -358,9 +358,9 @@ func TestSeccompIsOn(t *testing.T) {
 			}
 			r.Spec.Process.NoNewPrivileges = nnp
 			out, errs, _ := h.output(r)
-			want := "NoNewPrivs:\t0\nSeccomp:\t2\n0 1 2 1\n"
+			want := "NoNewPrivs:\t0\nSeccomp:\t2\n0\n1\n2\n1\n"
 			if nnp {
-				want = "NoNewPrivs:\t1\nSeccomp:\t2\n0 1 2 1\n"
+				want = "NoNewPrivs:\t1\nSeccomp:\t2\n0\n1\n2\n1\n"
 			}
 			if out != want || !strings.Contains(errs, "Invalid cross-device link") {
 				t.Errorf("%q, %q", out, errs)
