@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,8 @@ type reaper struct {
 	mu      sync.RWMutex // read-held while a launch forks children of its own
 	ownedMu sync.Mutex
 	owned   map[int]bool
+	// watching says that orphans may come, see watch.
+	watching atomic.Bool
 }
 
 func newReaper() *reaper { return &reaper{owned: make(map[int]bool)} }
@@ -26,7 +29,7 @@ func newReaper() *reaper { return &reaper{owned: make(map[int]bool)} }
 // children that it waits for itself.
 func (r *reaper) launching(f func() (pid int, err error)) error {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
+	defer r.launched()
 	pid, err := f()
 	if err != nil {
 		return err
@@ -35,6 +38,16 @@ func (r *reaper) launching(f func() (pid int, err error)) error {
 	r.owned[pid] = true
 	r.ownedMu.Unlock()
 	return nil
+}
+
+// launched ends a launch. Orphans that came during it were passed over, and
+// their signals are gone: it looks for them now. One left behind would keep the
+// init of its PID namespace from ending.
+func (r *reaper) launched() {
+	r.mu.RUnlock()
+	if r.watching.Load() {
+		r.collect()
+	}
 }
 
 // forget says that pid was reaped.
@@ -47,7 +60,7 @@ func (r *reaper) forget(pid int) {
 // collect reaps the orphans that have ended.
 func (r *reaper) collect() {
 	if !r.mu.TryLock() {
-		return // a launch is under way, and its end is followed by a SIGCHLD
+		return // a launch is under way; its end collects
 	}
 	defer r.mu.Unlock()
 	lists, err := filepath.Glob("/proc/self/task/*/children")
@@ -80,12 +93,13 @@ func (r *reaper) isOwned(pid int) bool {
 // guarded runs f, which waits for children of its own.
 func (r *reaper) guarded(f func() error) error {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
+	defer r.launched()
 	return f()
 }
 
 // watch collects orphans until stop is closed.
 func (r *reaper) watch(stop <-chan struct{}) {
+	r.watching.Store(true)
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, unix.SIGCHLD)
 	defer signal.Stop(ch)
