@@ -65,6 +65,14 @@ func Open(ep Endpoint, o Options) (*Engine, error) {
 	if e.dial, err = dialer(addr, tc != nil, base); err != nil {
 		return nil, err
 	}
+	dial := e.dial
+	e.dial = func(ctx context.Context) (net.Conn, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			e.hints.setDial(err)
+		}
+		return conn, err
+	}
 	base.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return e.dial(ctx) }
 	if tc != nil {
 		e.scheme = "https"
@@ -140,6 +148,14 @@ func (e *Engine) DialRaw(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// DialError is why the latest attempt to dial failed, nil if none did. The moby
+// client's errors leave it out.
+func (e *Engine) DialError() error {
+	e.hints.mu.Lock()
+	defer e.hints.mu.Unlock()
+	return e.hints.dial
 }
 
 // Hint gives what the daemon advised with this error, or "".
@@ -313,6 +329,13 @@ type hints struct {
 	mu         sync.Mutex
 	latest     []enginev1.Error
 	negotiated bool
+	dial       error
+}
+
+func (h *hints) setDial(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dial = err
 }
 
 func (h *hints) add(message, hint string) {

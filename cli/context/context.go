@@ -66,16 +66,18 @@ func (f *endpointFlags) apply(fs *pflag.FlagSet, x *client.Context) (client.TLSM
 	if fs.Changed("description") {
 		x.Description = f.description
 	}
-	for path, into := range map[string]*[]byte{f.ca: &m.CA, f.cert: &m.Cert, f.key: &m.Key} {
-		if path == "" {
+	for _, pem := range []struct {
+		path string
+		into *[]byte
+	}{{f.ca, &m.CA}, {f.cert, &m.Cert}, {f.key, &m.Key}} {
+		if pem.path == "" {
 			continue
 		}
-		b, err := os.ReadFile(path)
+		b, err := os.ReadFile(pem.path)
 		if err != nil {
 			return m, err
 		}
-		*into = b
-		x.UseTLS = true
+		*pem.into, x.UseTLS = b, true
 	}
 	if f.skipVerify || fs.Changed("skip-tls-verify") {
 		x.SkipTLSVerify = f.skipVerify

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -143,21 +145,26 @@ func (e *Env) message(err error) string {
 	if client.IsUnreachable(err) {
 		ep, eerr := e.Endpoint()
 		if eerr == nil {
-			return fmt.Sprintf("cannot connect to the daemon at %s: %s", ep.Host, reason(err))
+			return fmt.Sprintf("cannot connect to the daemon at %s: %s", ep.Host, e.reason(err))
 		}
 	}
 	return strings.TrimSpace(strings.Replace(err.Error(), daemonPrefix, "", 1))
 }
 
 // reason shortens the chain of a failed dial to what the system said.
-func reason(err error) string {
-	text := err.Error()
-	for _, known := range []string{"connection refused", "no such file or directory", "permission denied", "no such host", "i/o timeout"} {
-		if strings.Contains(text, known) {
-			return known
-		}
+func (e *Env) reason(err error) string {
+	if e.engine != nil && e.engine.DialError() != nil {
+		err = e.engine.DialError()
 	}
-	return strings.TrimPrefix(text, "error during connect: ")
+	var sys syscall.Errno
+	if errors.As(err, &sys) {
+		return sys.Error()
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.Error()
+	}
+	return strings.TrimPrefix(err.Error(), "error during connect: ")
 }
 
 // localHint advises on errors of daemons that send no hints.
@@ -215,7 +222,7 @@ func (e *Env) unreachableHint(err error) string {
 	switch {
 	case eerr != nil:
 		return ""
-	case reason(err) == "permission denied":
+	case e.reason(err) == "permission denied":
 		return "run as root, or as a member of the group that owns the socket"
 	case strings.HasPrefix(ep.Host, "ssh://"):
 		return "try the same with ssh by hand; the other side needs `cleat` or `docker` in its PATH"

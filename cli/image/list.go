@@ -86,13 +86,8 @@ func List(items []image.Summary, out formatting.Flags, digests bool, now time.Ti
 		l.Table = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
 	}
 	withDigest := digests || strings.Contains(out.Format, ".Digest")
-	seen := map[string]bool{}
 	for _, i := range items {
 		for _, r := range rows(i, withDigest, out.NoTrunc, now) {
-			if out.Quiet && seen[r.ID] {
-				continue
-			}
-			seen[r.ID] = true
 			l.Rows = append(l.Rows, r)
 		}
 	}

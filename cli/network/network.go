@@ -235,15 +235,18 @@ func newConnect(e *env.Env) *cobra.Command {
 
 func endpointIPAM(ip4, ip6 string, linkLocal []string) (*network.EndpointIPAMConfig, error) {
 	c := &network.EndpointIPAMConfig{}
-	for s, into := range map[string]*netip.Addr{ip4: &c.IPv4Address, ip6: &c.IPv6Address} {
-		if s == "" {
+	for _, given := range []struct {
+		text string
+		into *netip.Addr
+	}{{ip4, &c.IPv4Address}, {ip6, &c.IPv6Address}} {
+		if given.text == "" {
 			continue
 		}
-		a, err := netip.ParseAddr(s)
+		a, err := netip.ParseAddr(given.text)
 		if err != nil {
-			return nil, errdefs.Invalidf("%q is not a valid IP address", s)
+			return nil, errdefs.Invalidf("%q is not a valid IP address", given.text)
 		}
-		*into = a
+		*given.into = a
 	}
 	for _, s := range linkLocal {
 		a, err := netip.ParseAddr(s)

@@ -45,7 +45,7 @@ func (s *Server) containerAttach(c *call) error {
 	if c.flag("logs") {
 		so.prelude = func(w io.Writer) error { return replay(w, tty) }
 	}
-	join(baseContext(c.ctx()), h, a, so)
+	join(c.attached(), h, a, so)
 	return nil
 }
 
@@ -54,7 +54,7 @@ func (s *Server) replayLogs(c *call, ref string, o runtime.AttachOptions) func(i
 	return func(w io.Writer, tty bool) error {
 		lo := econtainer.LogsOptions{Stdout: o.Stdout, Stderr: o.Stderr, Tail: -1}
 		f := logFormat{tty: tty}
-		return s.Containers.Logs(c.lasting(), ref, lo, func(e logs.Entry) error {
+		return s.Containers.Logs(c.attached(), ref, lo, func(e logs.Entry) error {
 			_, err := w.Write(f.entry(e))
 			return err
 		})
@@ -133,7 +133,7 @@ func (s *Server) execStart(c *call) error {
 	if tty {
 		so.keys = execKeys(info.DetachKeys)
 	}
-	join(baseContext(c.ctx()), h, a, so)
+	join(c.attached(), h, a, so)
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package dockerapi
 
 import (
-	"context"
 	"crypto/tls"
 	"net"
 	"os"
@@ -78,21 +77,4 @@ func (w *hangupWatch) close() {
 			_ = w.poll.Close() // only unblocks wait
 		}
 	})
-}
-
-// baseKey finds the context of the listener among a request's values. A
-// request's own context cannot be used after a hijack: it is done as soon as
-// the client ends its input.
-type baseKey struct{}
-
-func withBase(ctx context.Context) context.Context {
-	return context.WithValue(ctx, baseKey{}, ctx)
-}
-
-// baseContext ends when the listener stops.
-func baseContext(ctx context.Context) context.Context {
-	if base, ok := ctx.Value(baseKey{}).(context.Context); ok {
-		return base
-	}
-	return context.WithoutCancel(ctx)
 }

@@ -3,19 +3,17 @@ package dockerapi
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
+
+	"github.com/cleatlabs/cleat/internal/errdefs"
 )
 
 // ListenConfig says where the API is served.
@@ -31,14 +29,6 @@ type ListenConfig struct {
 	TLS TLSConfig `yaml:"tls"`
 }
 
-// TLSConfig names PEM files. Certificate and key are read again when they
-// change, so that they can be renewed without a restart.
-type TLSConfig struct {
-	CA   string `yaml:"ca"`
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
-}
-
 // Validate refuses what cannot or must not be served.
 func (c *ListenConfig) Validate() error {
 	if !filepath.IsAbs(c.Socket) {
@@ -50,8 +40,8 @@ func (c *ListenConfig) Validate() error {
 			return fmt.Errorf("hosts: %w", err)
 		}
 		switch {
-		case u.Scheme == "unix" && filepath.IsAbs(u.Path):
-		case u.Scheme == "tcp" && u.Host != "":
+		case u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path):
+		case u.Scheme == "tcp" && u.Port() != "":
 			if c.TLS.CA == "" || c.TLS.Cert == "" || c.TLS.Key == "" {
 				return fmt.Errorf("hosts: %s would give root to whoever reaches it: set tls.ca, tls.cert and tls.key", h)
 			}
@@ -62,18 +52,28 @@ func (c *ListenConfig) Validate() error {
 	return nil
 }
 
-// Listener serves a handler on sockets; it is a lifecycle.Component.
+// Listener serves a handler on sockets; it is a lifecycle.Component. It owns
+// the sockets, the connections, and the requests on them.
 type Listener struct {
-	cfg ListenConfig
-	log *slog.Logger
-	srv *http.Server
-	wg  sync.WaitGroup
-	// cancel ends streams and connections that handlers took over.
-	cancel context.CancelFunc
+	cfg     ListenConfig
+	log     *slog.Logger
+	handler http.Handler
+	srv     *http.Server
+	serving sync.WaitGroup
+	// endStreams ends the context of every request, so that streams end and
+	// connections that handlers took over are closed; endChanges the context
+	// of those that change something.
+	endStreams, endChanges context.CancelFunc
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{} // open, taken over ones included
-	paths []string
+	mu sync.Mutex
+	// fresh are connections on which nothing was asked yet.
+	fresh map[net.Conn]struct{}
+	// active counts the handlers at work; http.Server forgets those that took
+	// their connection over. idle is closed when a stopping listener has none.
+	active   int
+	stopping bool
+	idle     chan struct{}
+	opened   []net.Listener
 }
 
 // NewListener returns a component; it opens nothing.
@@ -81,23 +81,16 @@ func NewListener(cfg ListenConfig, h http.Handler, log *slog.Logger) (*Listener,
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("docker API: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &Listener{cfg: cfg, log: log, conns: map[net.Conn]struct{}{}, cancel: cancel}
+	l := &Listener{cfg: cfg, log: log, handler: h, fresh: make(map[net.Conn]struct{}), idle: make(chan struct{})}
+	var c contexts
+	c.streams, l.endStreams = context.WithCancel(context.Background())
+	c.changes, l.endChanges = context.WithCancel(context.Background())
+	base := context.WithValue(c.streams, contextsKey{}, c)
 	l.srv = &http.Server{
-		Handler: h, ReadHeaderTimeout: time.Minute,
-		BaseContext: func(net.Listener) context.Context { return withBase(ctx) },
+		Handler: l, ReadHeaderTimeout: time.Minute,
+		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		// Connections that handlers take over leave the server's own books.
-		ConnState: func(c net.Conn, s http.ConnState) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			switch s {
-			case http.StateNew:
-				l.conns[c] = struct{}{}
-			case http.StateClosed:
-				delete(l.conns, c)
-			}
-		},
+		ConnState:   l.connState,
 	}
 	return l, nil
 }
@@ -107,22 +100,19 @@ func (l *Listener) Name() string { return "docker API" }
 
 // Start opens every socket before it serves the first.
 func (l *Listener) Start(ctx context.Context) error {
-	var open []net.Listener
-	fail := func(err error) error {
-		for _, o := range open {
-			err = errors.Join(err, o.Close())
-		}
-		return err
-	}
 	for _, h := range append([]string{"unix://" + l.cfg.Socket}, l.cfg.Hosts...) {
 		o, err := l.listen(ctx, h)
 		if err != nil {
-			return fail(err)
+			err = fmt.Errorf("listen on %s: %w", h, err)
+			for _, o := range l.opened {
+				err = errors.Join(err, o.Close())
+			}
+			return err
 		}
-		open = append(open, o)
+		l.opened = append(l.opened, o)
 	}
-	for _, o := range open {
-		l.wg.Go(func() {
+	for _, o := range l.opened {
+		l.serving.Go(func() {
 			if err := l.srv.Serve(o); !errors.Is(err, http.ErrServerClosed) {
 				l.log.Error("the API is not served any more", "address", o.Addr(), "error", err)
 			}
@@ -131,128 +121,106 @@ func (l *Listener) Start(ctx context.Context) error {
 	return nil
 }
 
+// Addrs are where Start listens, in the order of the configuration.
+func (l *Listener) Addrs() []net.Addr {
+	var out []net.Addr
+	for _, o := range l.opened {
+		out = append(out, o.Addr())
+	}
+	return out
+}
+
 func (l *Listener) listen(ctx context.Context, host string) (net.Listener, error) {
 	u, err := url.Parse(host)
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme == "tcp" {
-		cfg, err := l.cfg.TLS.server()
-		if err != nil {
-			return nil, err
-		}
-		var lc net.ListenConfig
-		o, err := lc.Listen(ctx, "tcp", u.Host)
-		if err != nil {
-			return nil, err
-		}
-		return tls.NewListener(o, cfg), nil
+	if u.Scheme == "unix" {
+		return listenUnix(u.Path, l.cfg.Group)
 	}
-	return l.listenUnix(u.Path)
-}
-
-// listenUnix makes the socket, in the place of one that nobody serves.
-func (l *Listener) listenUnix(path string) (net.Listener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("%s is served by another program", path), c.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	certs := newCertificates(l.cfg.TLS, l.log)
+	if _, err := certs.config(nil); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
-		return nil, err
-	}
-	o, err := net.Listen("unix", path)
+	var lc net.ListenConfig
+	o, err := lc.Listen(ctx, "tcp", u.Host)
 	if err != nil {
 		return nil, err
 	}
-	l.paths = append(l.paths, path)
-	if err := l.permit(path); err != nil {
-		return nil, errors.Join(err, o.Close())
-	}
-	return o, nil
+	return tls.NewListener(o, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: certs.config}), nil
 }
 
-func (l *Listener) permit(path string) error {
-	if l.cfg.Group != "" {
-		g, err := user.LookupGroup(l.cfg.Group)
-		if err != nil {
-			return err
-		}
-		gid, err := strconv.Atoi(g.Gid)
-		if err != nil {
-			return err
-		}
-		if err := os.Chown(path, -1, gid); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(path, 0o660)
-}
-
-// Stop ends requests in work and streams. Those that change something finish.
-func (l *Listener) Stop(ctx context.Context) error {
-	const politely = 3 * time.Second
-	soft, cancel := context.WithTimeout(ctx, politely)
-	defer cancel()
-	l.cancel()
-	err := l.srv.Shutdown(soft)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = l.srv.Close() // streams that would follow for ever
-	}
+func (l *Listener) connState(c net.Conn, s http.ConnState) {
 	l.mu.Lock()
-	for c := range l.conns {
-		_ = c.Close() // taken over; its handler notices
+	defer l.mu.Unlock()
+	if s != http.StateNew {
+		delete(l.fresh, c)
+		return
+	}
+	l.fresh[c] = struct{}{}
+	if l.stopping {
+		_ = c.Close() // nothing was asked
+	}
+}
+
+// ServeHTTP implements http.Handler for the http.Server.
+func (l *Listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	if l.stopping {
+		l.mu.Unlock()
+		w.Header().Set("Connection", "close")
+		http.Error(w, `{"message":"the engine is stopping"}`, http.StatusServiceUnavailable)
+		return
+	}
+	l.active++
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.active--
+		if l.stopping && l.active == 0 {
+			close(l.idle)
+		}
+	}()
+	l.handler.ServeHTTP(w, r)
+}
+
+// politely is how long Stop lets requests that change something finish, and
+// then again how long it waits for them once they are told to give up.
+const politely = 3 * time.Second
+
+// Stop closes the sockets and ends streams at once; requests that change
+// something get a moment to finish and be answered. It is safe to call for a
+// listener that was never started.
+func (l *Listener) Stop(ctx context.Context) error {
+	l.mu.Lock()
+	if l.stopping {
+		l.mu.Unlock()
+		return nil
+	}
+	l.stopping = true
+	if l.active == 0 {
+		close(l.idle)
+	}
+	for c := range l.fresh {
+		_ = c.Close() // nothing was asked
 	}
 	l.mu.Unlock()
-	l.wg.Wait()
+	l.endStreams()
+	soft, cancel := context.WithTimeout(ctx, politely)
+	defer cancel()
+	err := l.srv.Shutdown(soft)
+	l.endChanges()
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = l.srv.Close()
+	}
+	hard, cancel := context.WithTimeout(ctx, politely)
+	defer cancel()
+	select {
+	case <-l.idle:
+	case <-hard.Done():
+		err = errors.Join(err, errdefs.Unavailablef("requests are still at work"))
+	}
+	l.serving.Wait()
 	return err
-}
-
-// server is the TLS side of TCP: nobody without a certificate gets in.
-func (c TLSConfig) server() (*tls.Config, error) {
-	pem, err := os.ReadFile(c.CA)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", c.CA)
-	}
-	keeper := &certKeeper{cfg: c}
-	if _, err := keeper.get(nil); err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, GetCertificate: keeper.get,
-	}, nil
-}
-
-// certKeeper reads the certificate again when its file has changed.
-type certKeeper struct {
-	cfg TLSConfig
-
-	mu   sync.Mutex
-	cert *tls.Certificate
-	from time.Time
-}
-
-func (k *certKeeper) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	st, err := os.Stat(k.cfg.Cert)
-	if err == nil && k.cert != nil && st.ModTime().Equal(k.from) {
-		return k.cert, nil
-	}
-	if err == nil {
-		var pair tls.Certificate
-		if pair, err = tls.LoadX509KeyPair(k.cfg.Cert, k.cfg.Key); err == nil {
-			k.cert, k.from = &pair, st.ModTime()
-			return k.cert, nil
-		}
-	}
-	if k.cert != nil {
-		return k.cert, nil // half-written: the old one serves on
-	}
-	return nil, err
 }

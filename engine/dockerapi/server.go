@@ -55,7 +55,10 @@ func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 func (c *call) ctx() context.Context { return c.r.Context() }
 
 // lasting does not end with the client: for changes, which must not be cut in half.
-func (c *call) lasting() context.Context { return context.WithoutCancel(c.r.Context()) }
+func (c *call) lasting() context.Context { return contextsOf(c.r.Context()).changes }
+
+// attached does not end with the client's input: for connections taken over.
+func (c *call) attached() context.Context { return contextsOf(c.r.Context()).streams }
 
 // handler serves one route. An error is answered by the server, unless the
 // answer has begun.

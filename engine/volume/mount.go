@@ -93,7 +93,15 @@ func (s *Service) usersLocked(name string) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Mount makes the volume usable and returns its path.
+// transient users are operations of the daemon, not containers: they end with
+// it. Their names end so.
+func transient(user string) bool {
+	return user == transfer || strings.HasSuffix(user, "-populate")
+}
+
+// Mount makes the volume usable and returns its path. A mount survives a
+// restart of the daemon, like the container that is user; a user named *-populate
+// does not.
 func (s *Service) Mount(ctx context.Context, name, user string) (string, error) {
 	e, err := s.lookup(ctx, name)
 	if err != nil {
@@ -342,6 +350,7 @@ func (s *Service) restoreMounts() error {
 	}
 	for name, e := range s.byID {
 		users := f.Mounts[name]
+		maps.DeleteFunc(users, func(user string, _ int) bool { return transient(user) })
 		if e.Driver == localDriver {
 			path := s.dataPath(name)
 			if !mounted[path] {

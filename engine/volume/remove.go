@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,7 +53,7 @@ func (s *Service) remove(ctx context.Context, e *entry, force bool) error {
 		}
 	}
 	dir := filepath.Join(s.cfg.Root, e.Name)
-	old := filepath.Join(s.cfg.Root, scratchOld+e.Name)
+	old := filepath.Join(s.cfg.Root, scratchOld+rand.Text()) // the name may be as long as names can be
 	if !e.foreign {
 		if err := s.retire(dir, old); err != nil {
 			return wrap("remove", e.Name, err)
@@ -81,10 +82,6 @@ func (s *Service) removeFromPlugin(ctx context.Context, e *entry) error {
 // retire makes the volume disappear durably.
 func (s *Service) retire(dir, old string) error {
 	if err := unmountAll(filepath.Join(dir, dataDir)); err != nil {
-		return err
-	}
-	// What an earlier remove could not delete is in the way.
-	if err := s.destroy(old); err != nil {
 		return err
 	}
 	if err := os.Rename(dir, old); err != nil {

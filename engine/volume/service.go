@@ -159,6 +159,12 @@ func (s *Service) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	if err != nil {
 		return volume.Volume{}, wrap("create", cmp.Or(req.Name, r.Name), err)
 	}
+	return s.create(ctx, r, func(have *entry) error { return conflict(have.record, r) }, nil)
+}
+
+// create makes a volume whose content fill writes, or returns the one of that
+// name unless refuse objects to it.
+func (s *Service) create(ctx context.Context, r record, refuse func(have *entry) error, fill func(dir string) error) (volume.Volume, error) {
 	for {
 		s.mu.Lock()
 		e, exists := s.byID[r.Name]
@@ -175,13 +181,13 @@ func (s *Service) Create(ctx context.Context, req volume.CreateRequest) (volume.
 				continue // removed meanwhile: make it anew
 			}
 			defer e.op.Unlock()
-			if err := conflict(e.record, r); err != nil {
+			if err := refuse(e); err != nil {
 				return volume.Volume{}, wrap("create", r.Name, err)
 			}
 			return s.describe(ctx, e)
 		}
 		defer e.op.Unlock()
-		if err := s.make(ctx, e); err != nil {
+		if err := s.make(ctx, e, fill); err != nil {
 			s.forget(e)
 			return volume.Volume{}, wrap("create", r.Name, err)
 		}
@@ -210,7 +216,7 @@ func errdefsClass(err error) error {
 }
 
 // make creates e with its driver and its record. e.op is held.
-func (s *Service) make(ctx context.Context, e *entry) error {
+func (s *Service) make(ctx context.Context, e *entry, fill func(dir string) error) error {
 	if e.Driver != localDriver {
 		p, err := s.plugins.get(ctx, e.Driver)
 		if err != nil {
@@ -222,12 +228,12 @@ func (s *Service) make(ctx context.Context, e *entry) error {
 			return err
 		}
 	}
-	return s.commit(e.record)
+	return s.commit(e.record, fill)
 }
 
-// commit puts the volume's folder in place, with one rename.
-func (s *Service) commit(r record) error {
-	tmp, err := os.MkdirTemp(s.cfg.Root, scratchNew+r.Name+"-")
+// commit puts the volume's folder in place, filled, with one rename.
+func (s *Service) commit(r record, fill func(dir string) error) error {
+	tmp, err := os.MkdirTemp(s.cfg.Root, scratchNew)
 	if err != nil {
 		return err
 	}
@@ -241,6 +247,11 @@ func (s *Service) commit(r record) error {
 			}
 			if err := os.Chmod(filepath.Join(tmp, dataDir), 0o755); err != nil {
 				return err // whatever the umask
+			}
+			if fill != nil {
+				if err := fill(filepath.Join(tmp, dataDir)); err != nil {
+					return err
+				}
 			}
 		}
 		if err := atomicfile.WriteJSON(filepath.Join(tmp, recordFile), r, 0o600); err != nil {

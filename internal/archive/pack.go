@@ -13,6 +13,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"strings"
 	"syscall"
@@ -113,10 +114,42 @@ func (t *packer) entry(p, name string, fi fs.FileInfo) error {
 			t.links[key] = name
 		}
 	}
+	if fi.IsDir() {
+		if err := t.folderAttributes(p, h); err != nil {
+			return err
+		}
+	}
 	if !fi.Mode().IsRegular() || h.Typeflag == tar.TypeLink {
 		return t.w.WriteHeader(h)
 	}
 	return t.content(p, h)
+}
+
+func (t *packer) folderAttributes(p string, h *tar.Header) error {
+	f, err := t.root.OpenFile(p, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(attributes(f, h), f.Close())
+}
+
+// attributes adds to h the extended attributes that mean the same elsewhere:
+// file capabilities, access lists and the users' own.
+func attributes(f *os.File, h *tar.Header) error {
+	all, err := safepath.Xattrs(f)
+	if err != nil {
+		return err
+	}
+	for name, value := range all {
+		if name != "security.capability" && !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.posix_acl_") {
+			continue
+		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = make(map[string]string)
+		}
+		h.PAXRecords["SCHILY.xattr."+name] = string(value)
+	}
+	return nil
 }
 
 // content writes a file that may shrink or grow while it is read: the header's
@@ -132,6 +165,9 @@ func (t *packer) content(p string, h *tar.Header) error {
 		return err // replaced by something else meanwhile: left out
 	}
 	h.Size = fi.Size()
+	if err := attributes(f, h); err != nil {
+		return err
+	}
 	if err := t.w.WriteHeader(h); err != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ type Options struct {
 	KeepKinds bool
 	// Owner, if set, owns everything instead of who the archive says.
 	Owner *Owner
+	// Top gives the root itself the owner, mode and time of an entry "./".
+	Top bool
 }
 
 // Owner is a user and group, by number.
@@ -61,10 +63,19 @@ func (x *unpacker) all(r io.Reader) error {
 		}
 		name := path.Clean("/" + h.Name)
 		if name == "/" {
+			if x.o.Top && h.Typeflag == tar.TypeDir {
+				if err := x.finish(name, h); err != nil {
+					return fmt.Errorf("extract %s: %w", h.Name, err)
+				}
+			}
 			continue
 		}
 		if err := x.one(name, h, t); err != nil {
-			return fmt.Errorf("extract %s: %w", h.Name, err)
+			err = fmt.Errorf("extract %s: %w", h.Name, err)
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				err = errdefs.As(errdefs.ErrInvalidArgument, fmt.Errorf("read archive: %w", err))
+			}
+			return err
 		}
 	}
 	// Last, because what is made in a folder changes its time.
@@ -91,6 +102,11 @@ func (x *unpacker) one(name string, h *tar.Header, content io.Reader) error {
 	if h.Typeflag == tar.TypeLink {
 		return nil
 	}
+	return x.finish(name, h)
+}
+
+// finish gives what was made its owner, mode, attributes and time.
+func (x *unpacker) finish(name string, h *tar.Header) error {
 	uid, gid := h.Uid, h.Gid
 	if x.o.Owner != nil {
 		uid, gid = x.o.Owner.UID, x.o.Owner.GID

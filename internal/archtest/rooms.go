@@ -1,120 +1,125 @@
-// Package archtest holds the house rules that a test can check: who may import
-// whom, one package doc per package, no init functions, no replace, and which
-// modules each program links. Its tests run with every `go test ./...`.
-//
-// rooms.go is the table; it changes only together with the design.
 package archtest
 
 import (
-	"path"
+	"fmt"
 	"slices"
 	"strings"
 )
 
-// Module is the path of this module.
-const Module = "github.com/cleatlabs/cleat"
-
-// room is a part of the tree and what it may import of the others.
-type room struct {
-	// prefix is the folder; the longest that matches decides.
-	prefix string
-	// may are prefixes that it may import, besides itself.
-	may []string
-	// anything lifts the rule.
-	anything bool
+// room names the part of the module that a folder belongs to: the first
+// element of its path, the first two inside cluster and engine, and cmd/NAME.
+func room(dir string) string {
+	elems := strings.Split(dir, "/")
+	switch elems[0] {
+	case "engine", "cluster", "cmd":
+		if len(elems) > 1 {
+			return elems[0] + "/" + elems[1]
+		}
+	}
+	return elems[0]
 }
 
-// Floors of the engine: each may import those below it.
-func floor1() []string {
-	return []string{"engine/runtime", "engine/snapshot", "engine/network", "engine/volume", "engine/logs", "engine/events", "engine/filter"}
-}
-
-func floor2() []string { return []string{"engine/image", "engine/container", "engine/build"} }
-
-func floor3() []string { return []string{"engine/dockerapi", "engine/cri"} }
-
-// rooms is the import table of the design.
-func rooms() []room {
-	base := []string{"api", "internal"}
-	engine := append([]string{"oci", "security"}, base...)
-	node := []string{"api", "client", "internal", "security"}
-	table := []room{
-		{prefix: "api"},
-		{prefix: "internal"},
-		{prefix: "client", may: base},
-		{prefix: "oci", may: base},
-		{prefix: "security", may: append([]string{"oci"}, base...)},
-		{prefix: "cluster/store", may: base},
-		{prefix: "cluster/apiserver", may: append([]string{"cluster/store", "security"}, base...)},
-		{prefix: "apps", may: append([]string{"client", "oci", "security"}, base...)},
-		{prefix: "registry", may: append([]string{"oci", "security"}, base...)},
-		{prefix: "dashboard", may: append([]string{"client", "security"}, base...)},
-		{prefix: "cli", may: append([]string{"client", "apps", "oci"}, base...)},
-		{prefix: "platform", anything: true},
-		{prefix: "test", anything: true},
-		{prefix: "tools", anything: true},
-		{prefix: "examples"},
-		{prefix: "cmd", may: []string{"platform", "cli", "internal"}},
-		{prefix: "cmd/cleat-shim", may: []string{"engine/runtime", "internal"}},
+// mayImport is DESIGN.md's table, besides the room itself. A "/..." stands for
+// every room that begins so.
+func mayImport() map[string][]string {
+	table := map[string][]string{
+		"api":               {},
+		"internal":          {},
+		"client":            {"api", "internal"},
+		"oci":               {"api", "internal"},
+		"security":          {"api", "oci", "internal"},
+		"engine":            {"api", "oci", "security", "internal"},
+		"cluster/store":     {"api", "internal"},
+		"cluster/apiserver": {"cluster/store", "api", "security", "internal"},
+		"apps":              {"api", "client", "oci", "security", "internal"},
+		"registry":          {"api", "oci", "security", "internal"},
+		"dashboard":         {"api", "client", "security", "internal"},
+		"cli":               {"api", "client", "apps", "oci", "internal"},
+		"platform":          {"*"},
+		"test":              {"*"},
+		"cmd/cleat":         {"platform", "cli", "internal"},
+		"cmd/cleatd":        {"platform", "cli", "internal"},
+		"cmd/cleat-shim":    {"engine/runtime", "internal"},
+		// Programs for those who build the product, and examples for those who
+		// use it.
+		"tools":    {"api", "internal"},
+		"examples": {"api", "client"},
 	}
-	for _, part := range []string{"scheduler", "controller", "agent", "proxy", "dns", "ingress"} {
-		table = append(table, room{prefix: "cluster/" + part, may: node})
-	}
-	for _, f := range floor1() {
-		may := append([]string{"engine/filter", "engine/events"}, engine...)
-		if f == "engine/runtime" {
-			may = append(may, "engine/logs") // the shim writes the log
-		}
-		table = append(table, room{prefix: f, may: may})
-	}
-	for _, f := range floor2() {
-		may := append(floor1(), engine...)
-		if f == "engine/container" {
-			may = append(may, "engine/image") // a container is made of an image
-		}
-		table = append(table, room{prefix: f, may: may})
-	}
-	for _, f := range floor3() {
-		table = append(table, room{prefix: f, may: append(append(floor1(), floor2()...), engine...)})
+	for _, r := range []string{"scheduler", "controller", "agent", "proxy", "dns", "ingress"} {
+		table["cluster/"+r] = []string{"api", "client", "internal", "security"}
 	}
 	return table
 }
 
-// within says whether dir is prefix or below it.
-func within(dir, prefix string) bool { return dir == prefix || strings.HasPrefix(dir, prefix+"/") }
-
-// roomOf is the room of a folder, by the longest prefix.
-func roomOf(table []room, dir string) (room, bool) {
-	var best room
-	found := false
-	for _, r := range table {
-		if within(dir, r.prefix) && len(r.prefix) >= len(best.prefix) {
-			best, found = r, true
-		}
+// floors of the engine, lowest first. Imports go to a lower floor only. What
+// floor 0 has is vocabulary, which the seams between the others are written in.
+func floors() [][]string {
+	return [][]string{
+		{"events", "filter"},
+		{"runtime", "snapshot", "network", "volume", "logs"},
+		{"image", "container", "build"},
+		{"dockerapi", "cri"},
 	}
-	return best, found
 }
 
-// allowed says whether a file of folder from may import folder to; test is a
-// file of tests, which may also use what tests share.
-func allowed(table []room, from, to string, test bool) bool {
-	r, ok := roomOf(table, from)
-	if !ok {
-		return false
+// sameFloor are the imports within a floor that exist on purpose.
+func sameFloor() map[[2]string]string {
+	return map[[2]string]string{
+		{"runtime", "logs"}:    "the shim writes the log",
+		{"container", "image"}: "a container is made from an image.Image",
+		{"build", "image"}:     "a build ends in an image",
 	}
-	if r.anything || within(to, r.prefix) {
-		return true
-	}
-	if test && (to == "internal/testx" || to == "oci/ocitest") {
-		return true
-	}
-	return slices.ContainsFunc(r.may, func(p string) bool { return within(to, p) })
 }
 
-// folder is the module-relative folder of an import path, or "" for others'.
-func folder(imp string) string {
-	if rest, ok := strings.CutPrefix(imp, Module+"/"); ok {
-		return path.Clean(rest)
+// anyTest are packages made for tests; any _test.go may import them.
+func anyTest() []string { return []string{"internal/testx", "oci/ocitest"} }
+
+// forbidden says why a file in folder from may not import the package in folder
+// to, or "". test tells a _test.go file.
+func forbidden(from, to string, test bool) string {
+	if test && slices.Contains(anyTest(), to) {
+		return ""
 	}
-	return ""
+	if slices.Contains(anyTest(), to) && !slices.Contains(anyTest(), from) && room(from) != "test" {
+		return to + " is for tests only"
+	}
+	a, b := room(from), room(to)
+	if a == b {
+		return ""
+	}
+	if strings.HasPrefix(a, "engine/") && strings.HasPrefix(b, "engine/") {
+		return wrongFloor(strings.TrimPrefix(a, "engine/"), strings.TrimPrefix(b, "engine/"))
+	}
+	key := a
+	if strings.HasPrefix(a, "engine/") {
+		key = "engine"
+	}
+	allowed, known := mayImport()[key]
+	if !known {
+		return "the room " + a + " is not in the table of internal/archtest/rooms.go"
+	}
+	if slices.Contains(allowed, "*") || slices.Contains(allowed, b) {
+		return ""
+	}
+	return fmt.Sprintf("%s may import only %s", a, strings.Join(append(slices.Clone(allowed), "itself"), ", "))
+}
+
+func wrongFloor(a, b string) string {
+	fa, fb := floorOf(a), floorOf(b)
+	switch {
+	case fa < 0:
+		return "engine/" + a + " is on no floor of internal/archtest/rooms.go"
+	case fb < 0:
+		return "engine/" + b + " is on no floor of internal/archtest/rooms.go"
+	case fb < fa || sameFloor()[[2]string{a, b}] != "":
+		return ""
+	case fb == fa:
+		return fmt.Sprintf("engine/%s and engine/%s are on the same floor: declare an interface, platform joins them", a, b)
+	default:
+		return fmt.Sprintf("engine/%s is above engine/%s", b, a)
+	}
+}
+
+func floorOf(pkg string) int {
+	return slices.IndexFunc(floors(), func(f []string) bool { return slices.Contains(f, pkg) })
 }

@@ -34,6 +34,11 @@ func (f *Flags) Plan(image string, args []string, read FileReader) (Request, err
 	if f.swappiness != -1 && (f.swappiness < 0 || f.swappiness > 100) {
 		return none, errorf("invalid value: %d. Valid memory swappiness range is 0-100", f.swappiness)
 	}
+	for _, m := range f.mounts.Value() {
+		if m.Target == "" {
+			return none, errorf("invalid argument for \"--mount\" flag: target is required")
+		}
+	}
 	config, err := f.config(image, args)
 	if err != nil {
 		return none, err
