@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -37,9 +39,9 @@ func Observe(t testing.TB, dirs ...string) State {
 	for _, l := range links {
 		s["link "+l.Attrs().Name] = true
 	}
-	s.cgroups()
 	s.nft(t)
 	for _, dir := range dirs {
+		s.cgroups(dir)
 		s.files(dir)
 		s.processes(dir)
 	}
@@ -56,8 +58,12 @@ func (s State) files(dir string) {
 	})
 }
 
-func (s State) cgroups() {
-	for _, pattern := range []string{"/sys/fs/cgroup/*/cleat*", "/sys/fs/cgroup/cleat*"} {
+// cgroups looks at those of the daemon with this root; tests beside this one
+// have their own, and cgroups are not the lab's alone.
+func (s State) cgroups(root string) {
+	sum := sha256.Sum256([]byte(root))
+	name := "cleat-" + hex.EncodeToString(sum[:4])
+	for _, pattern := range []string{"/sys/fs/cgroup/*/" + name, "/sys/fs/cgroup/" + name} {
 		tops, err := filepath.Glob(pattern)
 		if err != nil {
 			continue
