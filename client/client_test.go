@@ -313,7 +313,7 @@ func TestSSH(t *testing.T) {
 		t.Skip("needs a shell")
 	}
 	dir := t.TempDir()
-	script := "#!/bin/sh\necho \"$@\" > " + dir + "/args\nprintf 'HTTP/1.1 200 OK\\r\\nApi-Version: 1.50\\r\\nContent-Length: 0\\r\\n\\r\\n'\ncat >/dev/null\n"
+	script := "#!/bin/sh\necho \"$@\" > " + dir + "/args\nread request\nprintf 'HTTP/1.1 200 OK\\r\\nApi-Version: 1.50\\r\\nContent-Length: 0\\r\\n\\r\\n'\ncat >/dev/null\n"
 	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}

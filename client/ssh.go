@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -64,6 +64,8 @@ type commandConn struct {
 	out    io.ReadCloser
 	name   string
 	stderr lockedBuffer
+	// inputEnded says that we closed the input.
+	inputEnded atomic.Bool
 
 	closeOnce sync.Once
 	waitOnce  sync.Once
@@ -82,20 +84,26 @@ func (c *commandConn) Read(p []byte) (int, error) {
 
 func (c *commandConn) Write(p []byte) (int, error) {
 	n, err := c.in.Write(p)
-	if err != nil && !errors.Is(err, os.ErrClosed) {
-		if msg := c.stderr.String(); msg != "" {
-			err = fmt.Errorf("%s: %s: %w", c.name, msg, err)
-		}
+	if err == nil || c.inputEnded.Load() {
+		return n, err
+	}
+	// The process takes no input any more: its last words say why.
+	if werr := c.wait(); werr != nil {
+		err = fmt.Errorf("%s: %w: %s", c.name, werr, c.stderr.String())
 	}
 	return n, err
 }
 
 // CloseWrite tells the other side that no more input comes.
-func (c *commandConn) CloseWrite() error { return c.in.Close() }
+func (c *commandConn) CloseWrite() error {
+	c.inputEnded.Store(true)
+	return c.in.Close()
+}
 
 // Close ends the process and reaps it.
 func (c *commandConn) Close() error {
 	c.closeOnce.Do(func() {
+		c.inputEnded.Store(true)
 		_ = c.in.Close()         // a second close after CloseWrite is no matter
 		_ = c.cmd.Process.Kill() // it may have ended already
 		_ = c.wait()             // killed: the status says nothing
