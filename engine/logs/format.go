@@ -98,7 +98,7 @@ func (s *scanner) next(e *Entry) error {
 	for {
 		if s.start < s.end {
 			n, err := s.f.decode(s.buf[s.start:s.end], e)
-			if err != errShort {
+			if !errors.Is(err, errShort) {
 				s.start += n
 				s.off += int64(n)
 				if err == nil {
@@ -108,9 +108,29 @@ func (s *scanner) next(e *Entry) error {
 			}
 		}
 		if err := s.fill(); err != nil {
+			if errors.Is(err, io.EOF) && s.resync() {
+				continue
+			}
 			return err
 		}
 	}
+}
+
+// resync looks for a complete record inside of what seems to be an incomplete
+// one: if there is one, the beginning was damage.
+func (s *scanner) resync() bool {
+	if _, ok := s.f.(localFormat); !ok {
+		return false // lines need no such search
+	}
+	var e Entry
+	for i := s.start + 1; i < s.end; i++ {
+		if _, err := s.f.decode(s.buf[i:s.end], &e); err == nil {
+			s.off += int64(i - s.start)
+			s.start = i
+			return true
+		}
+	}
+	return false
 }
 
 func (s *scanner) fill() error {

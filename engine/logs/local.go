@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 	"io"
@@ -9,27 +10,36 @@ import (
 
 // localFormat is the record of driver local, big endian:
 //
-//	length of payload 4 | flags 1, time 8, line | CRC-32C of payload 4 | length 4
+//	mark 1, length of payload 3 | flags 1, time 8, line | CRC-32C of payload 4 | mark, length 4
 //
-// The length at the end lets tail walk backwards.
+// The length at the end lets tail walk backwards; the mark makes it unlikely
+// that a place behind damage is taken for a record.
 type localFormat struct{}
 
 const (
-	localHead    = 4
-	localTail    = 8
-	localFixed   = 9 // flags and time
-	localMax     = maxLine + localFixed
-	flagStream   = 3
-	flagPartial  = 4
-	localMinimum = localHead + localFixed + localTail
+	localHead   = 4
+	localTail   = 8
+	localFixed  = 9 // flags and time
+	localMax    = maxLine + localFixed
+	flagStream  = 3
+	flagPartial = 4
+
+	localMark    = 0xce << 24
+	localMarkAll = 0xff << 24
 )
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
+func localLength(b []byte) (int, bool) {
+	v := binary.BigEndian.Uint32(b)
+	n := int(v &^ localMarkAll)
+	return n, v&localMarkAll == localMark && n >= localFixed && n <= localMax
+}
+
 func (localFormat) ext() string { return ".log" }
 
 func (localFormat) append(b []byte, e Entry, _ map[string]string) []byte {
-	n := uint32(localFixed + len(e.Line))
+	n := localMark | uint32(localFixed+len(e.Line))
 	b = binary.BigEndian.AppendUint32(b, n)
 	payload := len(b)
 	flags := byte(e.Stream) & flagStream
@@ -47,8 +57,8 @@ func (localFormat) decode(b []byte, e *Entry) (int, error) {
 	if len(b) < localHead {
 		return 0, errShort
 	}
-	n := int(binary.BigEndian.Uint32(b))
-	if n < localFixed || n > localMax {
+	n, ok := localLength(b)
+	if !ok {
 		return 1, errCorrupt
 	}
 	total := localHead + n + localTail
@@ -57,7 +67,7 @@ func (localFormat) decode(b []byte, e *Entry) (int, error) {
 	}
 	payload, tail := b[localHead:localHead+n], b[localHead+n:total]
 	stream := Stream(payload[0] & flagStream)
-	if binary.BigEndian.Uint32(tail[4:]) != uint32(n) || binary.BigEndian.Uint32(tail) != checksum(payload) ||
+	if !bytes.Equal(tail[4:], b[:localHead]) || binary.BigEndian.Uint32(tail) != checksum(payload) ||
 		payload[0]&^(flagStream|flagPartial) != 0 || (stream != Stdout && stream != Stderr) {
 		return 1, errCorrupt
 	}
@@ -75,11 +85,11 @@ func (f localFormat) prev(w *window, end int64) (int64, bool, error) {
 	if err != nil {
 		return 0, false, err
 	}
-	n := int64(binary.BigEndian.Uint32(tail))
-	if n < localFixed || n > localMax {
+	n, ok := localLength(tail)
+	if !ok {
 		return 0, false, errCorrupt
 	}
-	start := end - n - localHead - localTail
+	start := end - int64(n) - localHead - localTail
 	b, err := w.bytes(start, end)
 	if err != nil {
 		return 0, false, err

@@ -49,7 +49,7 @@ func TestPlugin(t *testing.T) {
 	dir := t.TempDir()
 	testx.NoLeaks(t, dir)
 	stop := runPlugin(t, cfg.PluginSockets[0]+"/demo.sock", dir)
-	s, rec := start(t, cfg)
+	s, _ := start(t, cfg)
 
 	v, err := s.Create(ctx, volume.CreateRequest{Name: "pv", Driver: "demo", DriverOpts: map[string]string{"a": "b"}, Labels: map[string]string{"l": "1"}})
 	must(t, err)
@@ -77,7 +77,7 @@ func TestPlugin(t *testing.T) {
 	}
 	must(t, os.WriteFile(p1+"/f", []byte("x"), 0o600))
 
-	s, rec = start(t, cfg) // the daemon is restarted
+	s, rec := start(t, cfg) // the daemon is restarted
 	if v, err := s.Inspect(ctx, "pv"); err != nil || v.Mountpoint != p1 || v.Labels["l"] != "1" {
 		t.Errorf("%+v, %v", v, err)
 	}
@@ -169,7 +169,7 @@ func TestBadPlugins(t *testing.T) {
 				}
 				_, _ = w.Write([]byte(body)) // the client may be gone
 			})}
-			go srv.Serve(l)
+			go func() { _ = srv.Serve(l) }() // until Close
 			defer srv.Close()
 			p, err := newPlugins(cfg).get(ctx, "p")
 			if err == nil {

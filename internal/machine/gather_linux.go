@@ -36,11 +36,11 @@ func Gather(dir string) Facts {
 	f.IDMapped = unix.MountSetattr(-1, "", 0, &unix.MountAttr{}) != unix.ENOSYS
 	if fd, err := unix.PidfdOpen(os.Getpid(), 0); err == nil {
 		f.Pidfd = true
-		unix.Close(fd)
+		_ = unix.Close(fd) // only opened to see that it can be
 	}
 	if fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC}); err == nil {
 		f.Openat2 = true
-		unix.Close(fd)
+		_ = unix.Close(fd) // as above
 	}
 	f.SysResource = capable(unix.CAP_SYS_RESOURCE)
 	f.Forwarding = strings.TrimSpace(read("/proc/sys/net/ipv4/ip_forward")) == "1"
@@ -130,15 +130,17 @@ func tryOverlay() error {
 			if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 				return err
 			}
-			if err := unix.Mount("none", "/mnt", "tmpfs", 0, ""); err != nil {
+			// Any folder that is everywhere; nobody else sees what is mounted there.
+			const at = "/proc"
+			if err := unix.Mount("none", at, "tmpfs", 0, ""); err != nil {
 				return err
 			}
 			for _, d := range []string{"l", "u", "w", "m"} {
-				if err := os.Mkdir("/mnt/"+d, 0o755); err != nil {
+				if err := os.Mkdir(at+"/"+d, 0o755); err != nil {
 					return err
 				}
 			}
-			return unix.Mount("overlay", "/mnt/m", "overlay", 0, "lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w")
+			return unix.Mount("overlay", at+"/m", "overlay", 0, "lowerdir="+at+"/l,upperdir="+at+"/u,workdir="+at+"/w")
 		}()
 	}()
 	if err := <-done; err != nil {
@@ -153,7 +155,7 @@ func tryNetfilter() error {
 	if err != nil {
 		return fmt.Errorf("netfilter cannot be reached: %w", err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) // as above
 	if bytes.Contains([]byte(read("/proc/net/protocols")), []byte("NETLINK")) {
 		return nil
 	}

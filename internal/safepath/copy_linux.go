@@ -83,7 +83,9 @@ func (c *copier) entry(in, out *os.File, name, rel string) error {
 	}
 	var st unix.Stat_t
 	err := unix.Fstatat(int(in.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil {
+	if err != nil {
+		err = &vanished{&os.PathError{Op: "stat", Path: rel, Err: err}}
+	} else {
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFDIR:
 			err = c.subfolder(in, out, name, rel)
@@ -98,7 +100,7 @@ func (c *copier) entry(in, out *os.File, name, rel string) error {
 		}
 	}
 	var gone *vanished
-	if errors.Is(err, unix.ENOENT) && errors.As(err, &gone) || err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) && errors.As(err, &gone) {
 		return nil
 	}
 	return err
@@ -205,7 +207,7 @@ func link(in, out *os.File, name string, st *unix.Stat_t) error {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(int(in.Fd()), name, buf)
 	if err != nil {
-		return err
+		return &vanished{&os.PathError{Op: "readlink", Path: name, Err: err}}
 	}
 	if err := unix.Symlinkat(string(buf[:n]), int(out.Fd()), name); err != nil {
 		return &os.PathError{Op: "symlink", Path: name, Err: err}
@@ -271,7 +273,7 @@ func attributes(f, g *os.File) error {
 // the file system has no such thing.
 func Xattrs(f *os.File) (map[string][]byte, error) {
 	list, err := sized(func(b []byte) (int, error) { return unix.Flistxattr(int(f.Fd()), b) })
-	if err == unix.ENOTSUP {
+	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
 	if err != nil {
@@ -286,7 +288,7 @@ func Xattrs(f *os.File) (map[string][]byte, error) {
 		name := string(list[:n])
 		list = list[min(n+1, len(list)):]
 		v, err := sized(func(b []byte) (int, error) { return unix.Fgetxattr(int(f.Fd()), name, b) })
-		if err == unix.ENODATA || err == unix.ENOTSUP {
+		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 			continue // removed meanwhile, or not readable on this file system
 		}
 		if err != nil {
@@ -305,7 +307,7 @@ func sized(f func([]byte) (int, error)) ([]byte, error) {
 			return nil, err
 		}
 		b := make([]byte, n)
-		if n, err = f(b); err != unix.ERANGE {
+		if n, err = f(b); !errors.Is(err, unix.ERANGE) {
 			return b[:max(n, 0)], err
 		}
 	}

@@ -203,7 +203,7 @@ func retry(f func() (int, error)) (int, error) {
 	const bound = 4096
 	for i := 0; ; i++ {
 		fd, err := f()
-		if (err == unix.EINTR || err == unix.EAGAIN) && i < bound {
+		if (errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)) && i < bound {
 			continue
 		}
 		return fd, err
