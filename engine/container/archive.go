@@ -63,10 +63,10 @@ func (s *Service) withFiles(ctx context.Context, c *instance, readOnly bool, f f
 					s.log.Warn("volume stays mounted", "volume", m.Name, "error", err)
 				}
 			}()
-			opts.binds = append(opts.binds, rootBind{p, m.Destination, m.ReadOnly})
+			opts.binds = append(opts.binds, rootBind{source: p, sub: m.Subpath, dest: m.Destination, readOnly: m.ReadOnly})
 		case mount.TypeBind:
 			if _, err := os.Stat(m.Source); err == nil {
-				opts.binds = append(opts.binds, rootBind{m.Source, m.Destination, m.ReadOnly})
+				opts.binds = append(opts.binds, rootBind{source: m.Source, dest: m.Destination, readOnly: m.ReadOnly})
 			}
 		}
 	}

@@ -25,6 +25,8 @@ type execSession struct {
 	c   *instance
 	req container.ExecCreateRequest
 
+	// mu is held only briefly, never over what the shim is asked: it is taken
+	// with the index locked.
 	mu      sync.Mutex
 	begun   bool // ExecStart was called
 	running bool
@@ -145,38 +147,25 @@ func (s *Service) ExecStart(ctx context.Context, execID string, r container.Exec
 	if err != nil {
 		return nil, false, err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.begun {
-		if e.running {
-			return nil, false, errdefs.Conflictf("exec %s is already running", e.id)
-		}
-		return nil, false, errdefs.Conflictf("exec command %s has already run", e.id)
+	if err := e.begin(); err != nil {
+		return nil, false, err
 	}
-	e.begun = true
 	ctx = context.WithoutCancel(ctx)
 	size := e.req.ConsoleSize
 	if r.ConsoleSize != nil {
 		size = r.ConsoleSize
 	}
-	var a runtime.Attachment
-	streams := runtime.AttachOptions{Stdin: e.req.AttachStdin, Stdout: e.req.AttachStdout, Stderr: e.req.AttachStderr}
-	proc, err := s.execProcess(ctx, e.c, life, e.id, &e.req, size)
-	if err == nil && attach {
-		a, err = proc.Attach(ctx, streams)
-	}
-	if err == nil {
-		err = proc.Start(ctx)
-	}
+	a, proc, err := s.startExec(ctx, e, life, size, attach)
 	if err != nil {
-		if a != nil {
-			_ = a.Close() // err says more
-		}
 		code, out := startError(err)
+		e.mu.Lock()
 		e.code, e.endedAt = &code, s.clock.Now()
+		e.mu.Unlock()
 		return nil, e.req.Tty, out
 	}
+	e.mu.Lock()
 	e.proc, e.running = proc, true
+	e.mu.Unlock()
 	s.publishExec(e, events.ActionExecStart, nil)
 	if !s.spawn(func() { s.awaitExec(e, proc) }) {
 		s.log.Debug("the daemon stops while an exec starts", "container", e.c.id)
@@ -185,6 +174,42 @@ func (s *Service) ExecStart(ctx context.Context, execID string, r container.Exec
 		a = recordedEnd{Attachment: a, ended: e.ended, over: s.ctx.Done()}
 	}
 	return a, e.req.Tty, nil
+}
+
+// begin takes the one start that an exec has.
+func (e *execSession) begin() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case !e.begun:
+		e.begun = true
+		return nil
+	case e.endedAt.IsZero():
+		return errdefs.Conflictf("exec %s is already running", e.id)
+	}
+	return errdefs.Conflictf("exec command %s has already run", e.id)
+}
+
+// startExec makes, attaches and starts the process.
+func (s *Service) startExec(ctx context.Context, e *execSession, life *run, size *[2]uint, attach bool) (runtime.Attachment, runtime.Process, error) {
+	proc, err := s.execProcess(ctx, e.c, life, e.id, &e.req, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	var a runtime.Attachment
+	if attach {
+		a, err = proc.Attach(ctx, runtime.AttachOptions{Stdin: e.req.AttachStdin, Stdout: e.req.AttachStdout, Stderr: e.req.AttachStderr})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := proc.Start(ctx); err != nil {
+		if a != nil {
+			_ = a.Close() // err says more
+		}
+		return nil, nil, err
+	}
+	return a, proc, nil
 }
 
 func (s *Service) awaitExec(e *execSession, proc runtime.Process) {

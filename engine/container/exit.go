@@ -69,7 +69,9 @@ func (s *Service) watch(c *instance, r *run) {
 	s.finish(c, r, exit)
 }
 
-// finish clears away what ran and decides what comes next.
+// finish clears away what ran and decides what comes next. The end is on disk
+// before the task goes, and with it the shim's own note of the exit code: a
+// daemon that dies in between finds what was decided.
 func (s *Service) finish(c *instance, r *run, exit runtime.Exit) {
 	ctx := context.Background()
 	r.cancel()
@@ -84,72 +86,112 @@ func (s *Service) finish(c *instance, r *run, exit runtime.Exit) {
 		return
 	}
 	r.beside.Wait()
-	s.clearAway(ctx, c, r)
 	c.mu.Lock()
-	what, auto := c.intent, c.rec.HostConfig.AutoRemove
+	end := c.planFinish(exit, ran)
 	c.mu.Unlock()
-	rec := c.snapshot()
-	e := planEnding(rec.HostConfig.RestartPolicy, exit.Code, rec.RestartCount, rec.Failures, ran, what)
-	removing := auto && !e.restart && what != intentRestart
-	s.recordEnd(c, exit, e, what, removing)
-	c.mu.Lock()
-	c.run = nil
-	var again chan struct{}
-	if e.restart {
-		again = make(chan struct{})
-		c.backoff = again
-	}
-	c.wake(false)
-	c.mu.Unlock()
-	close(r.done)
-	if removing {
+	s.clearAway(ctx, c, r, &end)
+	if end = s.settleEnd(c, exit, ran, end); end.removing {
 		if err := s.removeLocked(ctx, c, true); err != nil {
 			s.log.Error("could not remove a container at its end", "container", c.id, "error", err)
 		}
 	}
 	unlock()
-	if e.restart {
-		s.spawn(func() { s.restartLater(c, e.delay, again) })
+	if end.restart {
+		s.spawn(func() { s.restartLater(c, end.delay, end.again) })
 	}
 }
 
-func (s *Service) recordEnd(c *instance, exit runtime.Exit, e ending, what intent, removing bool) {
-	keep := durable
+// finishing is the end of a container as it will be recorded.
+type finishing struct {
+	ending
+	exit     runtime.Exit
+	what     intent
+	removing bool
+	again    chan struct{} // while it waits to be started again
+}
+
+// planFinish decides by what is known now. It needs c.mu.
+func (c *instance) planFinish(exit runtime.Exit, ran time.Duration) finishing {
+	e := planEnding(c.rec.HostConfig.RestartPolicy, exit.Code, c.rec.RestartCount, c.rec.Failures, ran, c.intent)
+	return finishing{
+		ending: e, exit: exit, what: c.intent,
+		removing: c.rec.HostConfig.AutoRemove && !e.restart && c.intent != intentRestart,
+	}
+}
+
+// durability: the end of an auto-remove container needs no record, because
+// Restore removes one without a task; before a restart the next start writes again.
+func (f *finishing) durability() durability {
 	switch {
-	case removing:
-		keep = inMemory // an auto-remove container without a task is removed by Restore too
-	case e.restart || what == intentRestart:
-		keep = volatile // the next start writes again
+	case f.removing:
+		return inMemory
+	case f.restart || f.what == intentRestart:
+		return volatile
 	}
-	err := c.change(keep, func(r *record) {
-		r.State = container.StateExited
-		if e.restart {
-			r.State = container.StateRestarting
-		}
-		r.Failures = e.failures
-		r.ExitCode, r.OOMKilled, r.FinishedAt = exit.Code, exit.OOMKilled, exit.At.UTC()
-		r.Error = ""
-		if exit.Lost {
-			r.Error = "the container's shim was killed, and the container with it"
-		}
-		r.ManuallyStopped = what == intentStop
-		r.Live, r.Ports, r.Health = nil, nil, ""
-	})
-	if err != nil {
-		s.log.Error("could not record the end of a container", "container", c.id, "error", err)
-	}
+	return durable
 }
 
-// clearAway removes task, network and mounts of a run, side by side. What
-// fails is logged; Restore and rm try again.
-func (s *Service) clearAway(ctx context.Context, c *instance, r *run) {
+func (f *finishing) apply(r *record) {
+	r.State = container.StateExited
+	if f.restart {
+		r.State = container.StateRestarting
+	}
+	r.Failures = f.failures
+	r.ExitCode, r.OOMKilled, r.FinishedAt = f.exit.Code, f.exit.OOMKilled, f.exit.At.UTC()
+	r.Error = ""
+	if f.exit.Lost {
+		r.Error = "the container's shim was killed, and the container with it"
+	}
+	r.ManuallyStopped = f.what == intentStop
+	r.Live, r.Ports, r.Health = nil, nil, ""
+}
+
+// settleEnd makes the end visible. A stop that came meanwhile is heeded: its
+// caller waits for done and must find the container stopped.
+func (s *Service) settleEnd(c *instance, exit runtime.Exit, ran time.Duration, end finishing) finishing {
+	c.mu.Lock()
+	changed := c.intent != end.what
+	if changed {
+		end = c.planFinish(exit, ran)
+	}
+	r := c.run
+	end.apply(&c.rec)
+	c.run = nil
+	if end.restart {
+		end.again = make(chan struct{})
+		c.backoff = end.again
+	}
+	c.mu.Unlock()
+	if changed {
+		if err := c.change(end.durability(), func(*record) {}); err != nil {
+			s.log.Error("could not record the end of a container", "container", c.id, "error", err)
+		}
+	}
+	c.mu.Lock()
+	c.wake(false)
+	c.mu.Unlock()
+	close(r.done)
+	return end
+}
+
+// clearAway records the end and removes task, network and mounts of a run, side
+// by side where the order does not matter. What fails is logged; Restore and rm
+// try again.
+func (s *Service) clearAway(ctx context.Context, c *instance, r *run, end *finishing) {
 	rec := c.snapshot()
 	var g errgroup.Group
 	if sandboxed(rec.HostConfig.NetworkMode) {
 		g.Go(func() error { return s.deps.Networks.Close(ctx, c.id) })
 	}
 	g.Go(func() error {
-		return errors.Join(r.task.Delete(ctx), s.unmountVolumes(ctx, c, &rec), unmountShm(c.dir))
+		ended := rec
+		end.apply(&ended)
+		if d := end.durability(); d != inMemory {
+			if err := writeRecord(c.dir, &ended, d); err != nil {
+				s.log.Error("could not record the end of a container", "container", c.id, "error", err)
+			}
+		}
+		return errors.Join(r.task.Delete(ctx), s.unmountVolumes(ctx, c, &rec), unmountOwn(c.dir))
 	})
 	if err := g.Wait(); err != nil {
 		s.log.Error("clean-up of a container is incomplete", "container", c.id, "error", err)

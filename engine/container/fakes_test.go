@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +48,11 @@ type world struct {
 	mounted map[string]int
 	events  []string
 	seen    chan struct{} // gets a value for each event, if there is room
+
+	// Hooks are called, when set, before the runtime does the thing.
+	onCreate func(*specs.Spec)
+	onExec   func(containerID string)
+	onDelete func(containerID string)
 }
 
 func newWorld(t testing.TB) *world {
@@ -128,6 +134,9 @@ type fakeRuntime world
 
 func (r *fakeRuntime) Create(_ context.Context, q runtime.CreateRequest) (runtime.Task, error) {
 	w := (*world)(r)
+	if w.onCreate != nil {
+		w.onCreate(q.Spec)
+	}
 	t := &fakeTask{fakeProcess: newFakeProcess(q.Spec.Process), w: w, id: q.ID, spec: q.Spec}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -235,9 +244,10 @@ func (a fakeAttachment) Close() error      { return nil }
 
 type fakeTask struct {
 	*fakeProcess
-	w    *world
-	id   string
-	spec *specs.Spec
+	w      *world
+	id     string
+	spec   *specs.Spec
+	frozen atomic.Bool
 }
 
 func (t *fakeTask) ID() string                  { return t.id }
@@ -253,8 +263,18 @@ func (t *fakeTask) Signal(_ context.Context, sig syscall.Signal) error {
 func (t *fakeTask) SignalAll(ctx context.Context, sig syscall.Signal) error {
 	return t.Signal(ctx, sig)
 }
-func (t *fakeTask) Pause(context.Context) error                         { return nil }
-func (t *fakeTask) Resume(context.Context) error                        { return nil }
+func (t *fakeTask) Pause(context.Context) error {
+	if t.frozen.Swap(true) {
+		return errdefs.Conflictf("already frozen")
+	}
+	return nil
+}
+func (t *fakeTask) Resume(context.Context) error {
+	if !t.frozen.Swap(false) {
+		return errdefs.Conflictf("not frozen")
+	}
+	return nil
+}
 func (t *fakeTask) Update(context.Context, *specs.LinuxResources) error { return nil }
 func (t *fakeTask) Stats(context.Context) (*cgroups.Stats, error)       { return cgroups.NewStats(), nil }
 func (t *fakeTask) Pids(context.Context) ([]int, error)                 { return []int{os.Getpid()}, nil }
@@ -262,9 +282,15 @@ func (t *fakeTask) LoadExec(context.Context, string) (runtime.Process, error) {
 	return nil, errdefs.NotFoundf("none")
 }
 func (t *fakeTask) Exec(_ context.Context, q runtime.ExecRequest) (runtime.Process, error) {
+	if t.w.onExec != nil {
+		t.w.onExec(t.id)
+	}
 	return &fakeExec{newFakeProcess(&q.Process), t.w}, nil
 }
 func (t *fakeTask) Delete(context.Context) error {
+	if t.w.onDelete != nil {
+		t.w.onDelete(t.id)
+	}
 	t.end(137, t.w.clock.Now())
 	t.w.mu.Lock()
 	defer t.w.mu.Unlock()

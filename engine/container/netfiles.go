@@ -9,8 +9,6 @@ import (
 	apinetwork "github.com/moby/moby/api/types/network"
 
 	"github.com/cleatlabs/cleat/engine/network"
-	"github.com/cleatlabs/cleat/internal/errdefs"
-	"github.com/cleatlabs/cleat/internal/safepath"
 )
 
 // Names of files in a container's folder that are mounted into it.
@@ -82,18 +80,4 @@ func copyHostNames(dir string) error {
 		return err
 	}
 	return writeNames(dir, hosts, resolv)
-}
-
-// volumeSubpath resolves a folder inside a volume; links cannot lead out of it.
-func volumeSubpath(volume, sub string) (string, error) {
-	root, err := safepath.OpenRoot(volume)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close() // only read
-	real, err := root.RealPath(sub)
-	if err != nil {
-		return "", errdefs.Invalidf("cannot access path %s of the volume: %v", sub, err)
-	}
-	return filepath.Join(volume, real), nil
 }

@@ -123,7 +123,7 @@ func (s *Service) purge(ctx context.Context, c *instance, rec *record) error {
 	if sandboxed(rec.HostConfig.NetworkMode) {
 		err = errors.Join(err, s.deps.Networks.Close(ctx, c.id))
 	}
-	return errors.Join(err, s.unmountVolumes(ctx, c, rec), unmountShm(c.dir))
+	return errors.Join(err, s.unmountVolumes(ctx, c, rec), unmountOwn(c.dir))
 }
 
 // removeVolumes lets go of the volumes and removes those that are the container's own.

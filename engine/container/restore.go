@@ -160,7 +160,7 @@ func (w *restoring) read(dir string) error {
 	s := w.s
 	rec, err := readRecord(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return errors.Join(unmountShm(dir), os.RemoveAll(dir))
+		return s.removeDir(filepath.Base(dir))
 	}
 	if err != nil {
 		s.log.Error("a container's record cannot be read; it is left alone", "error", err)
@@ -203,7 +203,7 @@ func (w *restoring) settle(ctx context.Context, c *instance) {
 	if what == fateAdopt {
 		task, err := s.deps.Runtime.Load(ctx, c.id)
 		if err == nil {
-			w.adopt(c, &rec, task)
+			w.adopt(ctx, c, &rec, task)
 			return
 		}
 		s.log.Warn("a container seems to live and cannot be reached; it is ended", "container", c.id, "error", err)
@@ -219,10 +219,14 @@ func (w *restoring) settle(ctx context.Context, c *instance) {
 		w.mu.Unlock()
 		return
 	case fateEnd, fateClean:
-		if err := errors.Join(s.deps.Runtime.Purge(ctx, c.id), s.unmountVolumes(ctx, c, &rec), unmountShm(c.dir)); err != nil {
+		if err := errors.Join(s.deps.Runtime.Purge(ctx, c.id), s.unmountVolumes(ctx, c, &rec), unmountOwn(c.dir)); err != nil {
 			s.log.Error("clean-up of a container is incomplete", "container", c.id, "error", err)
 		}
 		w.end(c, &rec, st, what)
+	case fateKeep: // a start may have been cut off before there was a task
+		if err := unmountOwn(c.dir); err != nil {
+			s.log.Error("clean-up of a container is incomplete", "container", c.id, "error", err)
+		}
 	}
 	rec = c.snapshot()
 	if startsWithDaemon(&rec, what == fateEnd) || rec.State == container.StateRestarting {
@@ -232,8 +236,17 @@ func (w *restoring) settle(ctx context.Context, c *instance) {
 	}
 }
 
-// adopt goes on with a container that lives.
-func (w *restoring) adopt(c *instance, rec *record, task runtime.Task) {
+// adopt goes on with a container that lives. A daemon that died in the middle
+// of a pause or a commit may have left it frozen against its record, or thawed:
+// the record is what was acknowledged.
+func (w *restoring) adopt(ctx context.Context, c *instance, rec *record, task runtime.Task) {
+	settle := task.Resume
+	if rec.State == container.StatePaused {
+		settle = task.Pause
+	}
+	if err := settle(ctx); err != nil { // as a rule: it is so already
+		w.s.log.Debug("freezer left as it is", "container", c.id, "state", rec.State, "reason", err)
+	}
 	r := w.s.newRun(task, rec.StartedAt)
 	c.mu.Lock()
 	c.run = r

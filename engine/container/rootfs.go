@@ -28,10 +28,28 @@ type rootOptions struct {
 	binds    []rootBind
 }
 
-// rootBind is a folder of the host over a path of the root.
+// rootBind is a path of the host over a path of the root. sub, if any, is
+// resolved inside source.
 type rootBind struct {
-	source, dest string
-	readOnly     bool
+	source, sub, dest string
+	readOnly          bool
+}
+
+// open gives a handle that belongs to the calling thread's mount namespace.
+func (b *rootBind) open() (*os.File, error) {
+	if b.sub != "" {
+		return openSubpath(b.source, b.sub)
+	}
+	return os.OpenFile(b.source, unix.O_PATH, 0)
+}
+
+func (b *rootBind) isDir() (bool, error) {
+	h, err := b.open()
+	if err != nil {
+		return false, err
+	}
+	fi, err := h.Stat()
+	return err == nil && fi.IsDir(), errors.Join(err, h.Close())
 }
 
 // withRootfs runs f on the root file system of a container that has no task.
@@ -98,7 +116,12 @@ func inPrivateNamespace(f func() error) error {
 
 // bindInRoot mounts b at its resolved place; a missing place is made.
 func bindInRoot(root *safepath.Root, b rootBind, readOnly bool) error {
-	fi, err := os.Stat(b.source)
+	source, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer source.Close() // a handle: closing it cannot fail
+	fi, err := source.Stat()
 	if err != nil {
 		return err
 	}
@@ -120,7 +143,7 @@ func bindInRoot(root *safepath.Root, b rootBind, readOnly bool) error {
 		return err
 	}
 	defer at.Close() // a handle: closing it cannot fail
-	if err := unix.Mount(b.source, safepath.FDPath(at), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.Mount(safepath.FDPath(source), safepath.FDPath(at), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
 	}
 	if !b.readOnly {
@@ -150,8 +173,8 @@ func makeSkeleton(dir string, binds []rootBind) (string, func(), error) {
 		_ = os.RemoveAll(tmp)
 	}
 	for _, b := range binds {
-		fi, err := os.Stat(b.source)
-		if err == nil && !fi.IsDir() {
+		folder, err := b.isDir()
+		if err == nil && !folder {
 			err = os.MkdirAll(filepath.Join(tmp, path.Dir(b.dest)), 0o755)
 			if err == nil {
 				err = os.WriteFile(filepath.Join(tmp, b.dest), nil, 0o644)

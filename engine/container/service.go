@@ -200,9 +200,13 @@ func (s *Service) forget(c *instance, name string) {
 }
 
 // removeDir deletes a container's folder. Record first: a folder without one
-// is rubbish that Restore clears away.
+// is rubbish that Restore clears away. While something is mounted in it, it
+// stays: what would be deleted there is not the container's.
 func (s *Service) removeDir(id string) error {
 	dir := s.dir(id)
+	if err := unmountOwn(dir); err != nil {
+		return err
+	}
 	if err := os.Remove(filepath.Join(dir, recordFile)); err != nil && !os.IsNotExist(err) {
 		return err
 	}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,10 +27,32 @@ func mountShm(path string, size int64) error {
 }
 
 // unmountShm is safe to repeat.
-func unmountShm(dir string) error {
-	err := unix.Unmount(filepath.Join(dir, shmDir), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && err != unix.EINVAL && err != unix.ENOENT {
-		return fmt.Errorf("unmount %s: %w", filepath.Join(dir, shmDir), err)
+func unmountShm(dir string) error { return unmountAll(filepath.Join(dir, shmDir)) }
+
+// unmountOwn takes away all that is mounted in a container's folder. It is safe
+// to repeat.
+func unmountOwn(dir string) error {
+	errs := []error{unmountShm(dir)}
+	entries, err := os.ReadDir(filepath.Join(dir, subpathDir))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
 	}
-	return nil
+	for _, e := range entries {
+		errs = append(errs, unmountAll(filepath.Join(dir, subpathDir, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// unmountAll takes away what is mounted at path, also what a life that ended
+// badly left below.
+func unmountAll(path string) error {
+	for {
+		switch err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err {
+		case nil:
+		case unix.EINVAL, unix.ENOENT, unix.ENOTDIR: // nothing is mounted there
+			return nil
+		default:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
 }

@@ -209,7 +209,7 @@ func (s *Service) prepare(ctx context.Context, c *instance, rec *record, undo *u
 	}
 	if host.IpcMode.IsShareable() {
 		in.ShmPath = filepath.Join(c.dir, shmDir)
-		undo.add(func() error { return unmountShm(c.dir) })
+		undo.add(func() error { return unmountOwn(c.dir) })
 		if err := mountShm(in.ShmPath, host.ShmSize); err != nil {
 			return nil, nil, err
 		}
@@ -269,7 +269,8 @@ func (s *Service) prepareVolumes(ctx context.Context, c *instance, rec *record, 
 			}
 			undo.add(func() error { return s.deps.Volumes.Unmount(ctx, m.Name, c.id) })
 			if m.Subpath != "" {
-				if path, err = volumeSubpath(path, m.Subpath); err != nil {
+				undo.add(func() error { return unmountOwn(c.dir) })
+				if path, err = bindSubpath(c.dir, i, path, m.Subpath); err != nil {
 					return err
 				}
 			}
